@@ -1,0 +1,49 @@
+"""batch/v1: Job, as far as controllers read it.
+
+Source: Kubernetes 1.36 API reference, batch/v1.
+"""
+
+from typing import Any, ClassVar
+
+from pilotage.api.codec import Value
+from pilotage.api.meta_v1 import UID, Condition, LabelSelector, Object
+
+
+class JobSpec(Value):
+    template: dict[str, Any] = {}  # as written: none of it may be lost on its way into pods
+    selector: LabelSelector = LabelSelector()
+    parallelism: int = 1
+    completions: int | None = None  # None: done when any pod succeeded and none is left
+    active_deadline_seconds: int | None = None
+    backoff_limit: int = 6
+    ttl_seconds_after_finished: int | None = None
+    completion_mode: str = "NonIndexed"
+    suspend: bool = False
+    manual_selector: bool = False
+
+
+class UncountedTerminatedPods(Value):
+    succeeded: tuple[UID, ...] = ()
+    failed: tuple[UID, ...] = ()
+
+
+class JobStatus(Value):
+    conditions: tuple[Condition, ...] = ()
+    start_time: str = ""
+    completion_time: str = ""
+    active: int = 0
+    ready: int | None = None
+    terminating: int | None = None
+    succeeded: int = 0
+    failed: int = 0
+    completed_indexes: str = ""
+    uncounted_terminated_pods: UncountedTerminatedPods = UncountedTerminatedPods()
+
+
+class Job(Object):
+    api_version: ClassVar[str] = "batch/v1"
+    kind: ClassVar[str] = "Job"
+    plural: ClassVar[str] = "jobs"
+
+    spec: JobSpec = JobSpec()
+    status: JobStatus = JobStatus()
