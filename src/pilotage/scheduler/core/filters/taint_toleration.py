@@ -1,0 +1,26 @@
+"""A node's NoSchedule and NoExecute taints must all be tolerated."""
+
+from pilotage.api.placement import tolerates
+from pilotage.scheduler.core.model import Cluster, NodeInfo, PodInfo
+from pilotage.scheduler.core.plugin import Filter, NodeCheck, Rejection
+from pilotage.scheduler.core.queue import ClusterEvent
+
+HARD = ("NoSchedule", "NoExecute")
+
+
+def prepare(pod: PodInfo, cluster: Cluster) -> NodeCheck | None:
+    def check(node: NodeInfo) -> Rejection | None:
+        for taint in node.taints:
+            if taint.effect in HARD and not tolerates(pod.spec.tolerations, taint):
+                reason = f"node(s) had untolerated taint {{{taint.key}: {taint.value}}}"
+                return Rejection(reasons=(reason,), resolvable=False)
+        return None
+
+    return check
+
+
+FILTER = Filter(
+    name="TaintToleration",
+    prepare=prepare,
+    wakes=frozenset({ClusterEvent.NODE_ADDED, ClusterEvent.NODE_CHANGED, ClusterEvent.POD_CHANGED}),
+)

@@ -1,0 +1,25 @@
+"""Scores, one a file, with kube-scheduler's weights; the order does not matter, the totals are sums.
+
+Deliberately absent: ImageLocality, because images are shared by all nodes of a local cluster.
+"""
+
+from pilotage.scheduler.core.plugin import Score
+from pilotage.scheduler.core.scores import (
+    balanced_allocation,
+    inter_pod_affinity,
+    least_allocated,
+    node_affinity,
+    pod_topology_spread,
+    taint_toleration,
+)
+
+SCORES: tuple[Score, ...] = (
+    taint_toleration.SCORE,
+    node_affinity.SCORE,
+    pod_topology_spread.SCORE,
+    inter_pod_affinity.SCORE,
+    least_allocated.SCORE,
+    balanced_allocation.SCORE,
+)
+
+__all__ = ["SCORES"]
