@@ -57,6 +57,7 @@ def _serve(words: list[str]) -> int:
         parser.add_argument(f"--{protocol}", type=_port, metavar="PORT", help=f"serve {protocol} (0: any free port)")
     parser.add_argument("--listen", default="", metavar="ADDRESS", help="listen on this address only")
     parser.add_argument("--call", action="append", default=[], metavar="URL", help="ask this upstream for each request")
+    parser.add_argument("--call-timeout", type=float, default=2.0, metavar="SECONDS", help="for each upstream")
     parser.add_argument(
         "--drain", type=float, default=0.0, metavar="SECONDS", help="after SIGTERM still accept so long"
     )
@@ -78,6 +79,7 @@ def _serve(words: list[str]) -> int:
         tcp_port=flags.tcp,
         udp_port=flags.udp,
         upstreams=tuple(flags.call),
+        upstream_timeout_s=flags.call_timeout,
         drain_s=flags.drain,
         grace_s=flags.grace,
         log_requests=not flags.quiet,

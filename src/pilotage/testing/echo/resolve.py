@@ -44,7 +44,7 @@ def candidates(name: str, search: tuple[str, ...], ndots: int) -> tuple[str, ...
 
 
 async def resolve(request: Resolution) -> Json:
-    """Ask until one name has records of the type; the outcome has each question `asked`, and `records` or an `error`."""
+    """Ask until one name has records of the type; the outcome has each question `asked`, `records` or an `error`."""
     outcome: Json = {"name": request.name, "type": request.record_type}
     try:
         record_type = dns.rdatatype.from_text(request.record_type)

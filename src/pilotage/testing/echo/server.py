@@ -51,6 +51,7 @@ class Config:
     tcp_port: int | None = None
     udp_port: int | None = None
     upstreams: tuple[str, ...] = ()
+    upstream_timeout_s: float = 2.0
     drain_s: float = 0.0
     grace_s: float = 10.0
     log_requests: bool = True
@@ -264,7 +265,9 @@ class EchoServer:
             return [{"error": f"deeper than {DEPTH_MAX} calls: do the servers call each other in a circle?"}]
         headers = {name: request.headers[name] for name in PASSED_HEADERS if name in request.headers}
         headers[DEPTH_HEADER] = str(depth + 1)
-        calls = (Call(url=url, headers=headers) for url in self._config.upstreams)
+        calls = (
+            Call(url=url, headers=headers, timeout_s=self._config.upstream_timeout_s) for url in self._config.upstreams
+        )
         return list(await asyncio.gather(*(perform(call) for call in calls)))
 
 
