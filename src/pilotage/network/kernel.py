@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pilotage.network import namespaces
 from pilotage.network.core import rtnetlink
-from pilotage.network.core.rtnetlink import Link, Route, VethPair
+from pilotage.network.core.rtnetlink import RTPROT_STATIC, Link, Route, VethPair
 from pilotage.network.errors import NetworkError
 from pilotage.network.netlink import NETLINK_ROUTE, NetlinkSocket
 from pilotage.network.wiring import MTU_BYTES, Attachment, host_interface_name, interface_address, mac_for
@@ -55,12 +55,13 @@ class KernelWiring:
         interface: str = "eth0",
         mac: str = "",
         hairpin: bool = True,
+        routed: bool = True,
     ) -> Attachment:
         attachment = Attachment(
             namespace=namespace,
             interface=interface,
             host_interface=host_interface_name(namespace, interface),
-            address=interface_address(address, routed=bool(gateway)),
+            address=interface_address(address, routed=routed and bool(gateway)),
             mac=mac or mac_for(address),
         )
         with NetlinkSocket.open() as here, _socket_in(namespace) as inside:
@@ -74,7 +75,7 @@ class KernelWiring:
             if gateway:
                 default = "0.0.0.0/0" if ipaddress.ip_address(gateway).version == 4 else "::/0"
                 route = Route(destination=default, via=(gateway,))
-                steps.append(rtnetlink.replace_route(route, end.index, on_link=True))
+                steps.append(rtnetlink.replace_route(route, end.index, on_link=True, owner=RTPROT_STATIC))
             inside.execute(f"configure {interface} in {namespace}", steps)
         return attachment
 

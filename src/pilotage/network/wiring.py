@@ -62,14 +62,16 @@ class Wiring(Protocol):
         interface: str = "eth0",
         mac: str = "",
         hairpin: bool = True,
+        routed: bool = True,
     ) -> Attachment:
         """Join `namespace` to `bridge` with `address` ("10.244.1.5/24") and a default route through `gateway`.
 
-        With a `gateway` the interface gets the address alone ("10.244.1.5/32"), so that everything it sends passes
-        the gateway: there Services are translated, and an answer that went straight to a neighbour on the bridge
-        would never be translated back. Without one it gets the prefix as written and no default route. Empty `mac`: derived from the address, so that an address that moves to a
-        new namespace keeps its neighbours' ARP entries right. `hairpin`: frames may return through the port they came
-        from. Repeating it with the same arguments is no error and repairs what is missing; with another address the
+        With a `gateway` there is a default route, and unless `routed` is false the interface gets the address alone
+        ("10.244.1.5/32"), so that everything it sends passes the gateway: there Services are translated, and an
+        answer that went straight to a neighbour on the bridge would never be translated back.
+        Empty `mac`: derived from the address, so that an address that moves to a new namespace keeps its neighbours'
+        ARP entries right. `hairpin`: frames may return through the port they came from.
+        Repeating it with the same arguments is no error and repairs what is missing; with another address the
         connection is made anew. Raises NamespaceGone when there is no namespace at the path, NetworkError else.
         """
         ...
@@ -144,6 +146,7 @@ class FakeWiring:
         interface: str = "eth0",
         mac: str = "",
         hairpin: bool = True,
+        routed: bool = True,
     ) -> Attachment:
         if namespace not in self.namespaces:
             raise NamespaceGone(f"no network namespace at {namespace}", errno.ENOENT)
@@ -153,7 +156,7 @@ class FakeWiring:
             namespace=namespace,
             interface=interface,
             host_interface=host_interface_name(namespace, interface),
-            address=interface_address(address, routed=bool(gateway)),
+            address=interface_address(address, routed=routed and bool(gateway)),
             mac=mac or mac_for(address),
         )
         self.connections[namespace, interface] = (bridge, gateway, attachment)

@@ -62,6 +62,7 @@ _NUD_PERMANENT = 0x80
 # Marks the routes we own, so that a restart removes its own leftovers and nobody else's (values above 4 are free for
 # daemons, rtnetlink(7); this one is unclaimed in iproute2's rt_protos).
 ROUTE_PROTOCOL: Final = 80
+RTPROT_STATIC: Final = 4  # part of an interface's own configuration
 
 _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBI")
@@ -266,12 +267,15 @@ def get_routes(family: int) -> Request:
     return Request(kind=RTM_GETROUTE, flags=NLM_F_DUMP, body=_RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
 
 
-def replace_route(route: Route, interface_index: int = 0, *, on_link: bool = False) -> Request:
+def replace_route(
+    route: Route, interface_index: int = 0, *, on_link: bool = False, owner: int = ROUTE_PROTOCOL
+) -> Request:
     """Add `route`, or put it in the place of the one to the same destination.
 
     `on_link`: take the next hop to be on the interface although no address there covers it.
+    `owner`: the routing protocol noted on it; only those of ours are read back.
     """
-    body = _route_body(route, interface_index, _RTNH_F_ONLINK if on_link else 0)
+    body = _route_body(route, interface_index, _RTNH_F_ONLINK if on_link else 0, owner)
     return Request(kind=RTM_NEWROUTE, flags=NLM_F_CREATE | NLM_F_REPLACE, body=body)
 
 
@@ -280,11 +284,11 @@ def delete_route(route: Route, interface_index: int = 0) -> Request:
     return Request(kind=RTM_DELROUTE, flags=0, body=_route_body(route, interface_index))
 
 
-def _route_body(route: Route, interface_index: int, flags: int = 0) -> bytes:
+def _route_body(route: Route, interface_index: int, flags: int = 0, owner: int = ROUTE_PROTOCOL) -> bytes:
     network = ipaddress.ip_network(route.destination)
     family = AF_INET if network.version == 4 else AF_INET6
     scope = _RT_SCOPE_UNIVERSE if route.via else _RT_SCOPE_LINK
-    body = _RTMSG.pack(family, network.prefixlen, 0, 0, _RT_TABLE_MAIN, ROUTE_PROTOCOL, scope, _RTN_UNICAST, flags)
+    body = _RTMSG.pack(family, network.prefixlen, 0, 0, _RT_TABLE_MAIN, owner, scope, _RTN_UNICAST, flags)
     if network.prefixlen:
         body += attribute(_RTA_DST, network.network_address.packed)
     if interface_index:
