@@ -34,6 +34,10 @@ class TaskSet:
         task = self._keyed.pop(key, None)
         return task.cancel() if task is not None else False
 
+    async def wait(self) -> None:
+        """Until the block is cancelled or a task fails; for owners that have nothing else to do."""
+        await asyncio.Event().wait()
+
     def cancel_all(self) -> None:
         """Cancel every task; the block that owns the set still waits for them."""
         for task in tuple(self._tasks):

@@ -1,0 +1,40 @@
+"""Structured log lines on standard error.
+
+Constant message, data in fields; a terminal gets columns, everything else one JSON object a line. A request or
+reconcile id bound with `structlog.contextvars` appears in every line below it.
+"""
+
+import sys
+from typing import Any, TextIO, cast
+
+import structlog
+
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+LEVELS = tuple(_LEVELS)
+
+
+def configure_logging(level: str = "info", *, component: str = "", stream: TextIO | None = None) -> None:
+    """Once per process, before the first line; `component` is put into every line."""
+    output = stream or sys.stderr
+    pretty = output.isatty()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            # Rich tracebacks print local variables, and with them secrets: one plain exception text only.
+            structlog.processors.format_exc_info,
+            structlog.dev.ConsoleRenderer(colors=True) if pretty else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS.get(level, 20)),
+        logger_factory=structlog.PrintLoggerFactory(output),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.clear_contextvars()
+    if component:
+        structlog.contextvars.bind_contextvars(component=component)
+
+
+def get_logger(**fields: Any) -> structlog.typing.FilteringBoundLogger:
+    """A logger with these fields bound; cheap, may be called at import."""
+    return cast(structlog.typing.FilteringBoundLogger, structlog.get_logger(**fields))
