@@ -1,0 +1,1 @@
+"""The protocol without the wire: resources, snapshots and the state of one stream."""
