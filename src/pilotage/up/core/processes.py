@@ -1,0 +1,64 @@
+"""Which processes make up a cluster: one row each, where it runs and as whom it speaks to the API.
+
+Apart from the supervisor so that the process model is a table. Fed by `plan`; read by the supervisor (what to start),
+the zygote (what to import) and the API server's root (whose credentials to issue).
+"""
+
+from dataclasses import dataclass
+
+from pilotage.up.core.plan import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """A client of the API: the subject of its certificate and the file name of its kubeconfig."""
+
+    file: str
+    common_name: str
+    organizations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """One process. `component` names its root module in `pilotage.up.roots`."""
+
+    name: str  # unique: "apiserver", "agent-n1"
+    component: str
+    node: str = ""  # runs in this node's network namespace; empty: in the fabric's own
+    once: bool = False  # ends by itself when its work is done
+    required: bool = True  # `up` waits for it
+
+
+ADMIN = Identity(file="admin", common_name="kubernetes-admin", organizations=("system:masters",))
+_CLUSTER_WIDE = (
+    Identity(file="controllers", common_name="system:kube-controller-manager"),
+    Identity(file="scheduler", common_name="system:kube-scheduler"),
+    Identity(file="proxy", common_name="system:kube-proxy"),
+    Identity(file="dns", common_name="system:pilotage:dns"),
+    Identity(file="gateway", common_name="system:pilotage:gateway"),
+    Identity(file="loadbalancer", common_name="system:pilotage:loadbalancer"),
+)
+
+
+def node_identity(node: str) -> Identity:
+    """The agent of one node (KEP-279: the node authorizer's naming)."""
+    return Identity(file=f"agent-{node}", common_name=f"system:node:{node}", organizations=("system:nodes",))
+
+
+def identities(plan: Plan) -> tuple[Identity, ...]:
+    """Everyone who needs a kubeconfig inside the fabric."""
+    return (ADMIN, *_CLUSTER_WIDE, *(node_identity(node.name) for node in plan.nodes))
+
+
+def processes(plan: Plan) -> tuple[Process, ...]:
+    """All processes in the order they are started: first what everything waits for, then what takes longest."""
+    rows = [Process(name="apiserver", component="apiserver"), Process(name="controllers", component="controllers")]
+    for component in ("agent", "proxy", "dns"):
+        rows += [Process(name=f"{component}-{node.name}", component=component, node=node.name) for node in plan.nodes]
+    rows.append(Process(name="gateway", component="gateway"))
+    rows.append(Process(name="bootstrap", component="bootstrap", once=True))
+    return tuple(rows)
+
+
+# In the order the zygote imports them, which is the order they are started in.
+COMPONENTS = ("apiserver", "bootstrap", "controllers", "agent", "proxy", "dns", "gateway")
