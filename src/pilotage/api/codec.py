@@ -5,8 +5,7 @@ every typed module of `api`; called by `client` and by tests. Leaves out default
 """
 
 from collections.abc import Iterable
-from functools import cache
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, TypeVar, cast, dataclass_transform
 
 import msgspec
 import yaml
@@ -24,6 +23,7 @@ _CAPITALS = {
     "urls": "URLs",
     "url": "URL",
     "fqdn": "FQDN",
+    "api": "API",
     "ca": "CA",
     "tls": "TLS",
 }
@@ -42,17 +42,15 @@ class _ValueMeta(msgspec.StructMeta):
     """Makes every subclass of `Value` frozen and keyword-only without each having to say so."""
 
     def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> "_ValueMeta":
-        options = {"frozen": True, "kw_only": True, "omit_defaults": True, "rename": wire_name} | options
-        return super().__new__(mcls, name, bases, namespace, **options)
+        defaults: dict[str, Any] = {"frozen": True, "kw_only": True, "omit_defaults": True, "rename": wire_name}
+        return super().__new__(mcls, name, bases, namespace, **(defaults | options))
 
 
 class Value(msgspec.Struct, metaclass=_ValueMeta):
     """Any part of an API object: immutable, compared by value, unknown fields ignored when decoded."""
 
 
-@cache
-def _decoder(kind: type[T]) -> "msgspec.json.Decoder[T]":
-    return msgspec.json.Decoder(kind)
+_decoders: dict[type[Any], msgspec.json.Decoder[Any]] = {}
 
 
 def decode(kind: type[T], data: bytes) -> T:
@@ -62,7 +60,10 @@ def decode(kind: type[T], data: bytes) -> T:
     at the price of a second pass that only such documents pay.
     """
     try:
-        return _decoder(kind).decode(data)
+        decoder = _decoders.get(kind)
+        if decoder is None:
+            decoder = _decoders[kind] = msgspec.json.Decoder(kind)
+        return cast(T, decoder.decode(data))
     except msgspec.ValidationError:
         return convert(kind, msgspec.json.decode(data))
 
@@ -99,7 +100,7 @@ def encode(value: object) -> bytes:
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _YamlLoader(_SafeLoader):  # type: ignore[misc, valid-type]
+class _YamlLoader(_SafeLoader):  # type: ignore[misc]
     """YAML as Kubernetes reads it: timestamps stay text, as JSON has none."""
 
 

@@ -7,7 +7,7 @@ Source: Kubernetes 1.36 API reference, core/v1. `IntOrString` fields are `int | 
 from typing import ClassVar
 
 from pilotage.api.codec import Value
-from pilotage.api.meta_v1 import UID, Condition, LabelSelector, Object
+from pilotage.api.meta_v1 import UID, Condition, LabelSelector, Object, ObservedCondition
 
 # ── references ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -743,7 +743,7 @@ class LoadBalancerStatus(Value):
 
 class ServiceStatus(Value):
     load_balancer: LoadBalancerStatus = LoadBalancerStatus()
-    conditions: tuple[Condition, ...] = ()
+    conditions: tuple[ObservedCondition, ...] = ()
 
 
 class Service(Object):

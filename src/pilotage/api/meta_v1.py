@@ -86,11 +86,16 @@ class LabelSelector(Value):
 
 
 class Condition(Value):
-    """One aspect of an object's state, as its controller last saw it."""
+    """One aspect of an object's state, in the shape that all kinds share."""
 
     type: str
     status: str  # "True", "False" or "Unknown"
     reason: str = ""  # CamelCase, stable, for programs
     message: str = ""  # for people
     last_transition_time: str = ""
+
+
+class ObservedCondition(Condition):
+    """meta/v1 Condition proper: also names the generation it speaks of. Kinds older than it have no such field."""
+
     observed_generation: int = 0

@@ -6,7 +6,7 @@ Source: Kubernetes 1.36 API reference, policy/v1.
 from typing import ClassVar
 
 from pilotage.api.codec import Value
-from pilotage.api.meta_v1 import Condition, LabelSelector, Object
+from pilotage.api.meta_v1 import LabelSelector, Object, ObservedCondition
 
 
 class PodDisruptionBudgetSpec(Value):
@@ -22,7 +22,7 @@ class PodDisruptionBudgetStatus(Value):
     desired_healthy: int = 0
     expected_pods: int = 0
     disrupted_pods: dict[str, str] = {}
-    conditions: tuple[Condition, ...] = ()
+    conditions: tuple[ObservedCondition, ...] = ()
 
 
 class PodDisruptionBudget(Object):
