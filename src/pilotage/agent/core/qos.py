@@ -1,0 +1,53 @@
+"""Quality of service: the class of a pod and what the kernel is told about its processes.
+
+Stands apart because status, cgroups and the OCI document need the same answer. Source: "Pod Quality of Service
+Classes" and "Node-pressure eviction" in the Kubernetes documentation. Leaves out cgroup files (`runtime.cgroup`).
+"""
+
+from pilotage.agent.core.lifecycle import containers_in_order, is_sidecar
+from pilotage.api import quantity
+from pilotage.api.core_v1 import Container, Pod
+
+_COUNTED = ("cpu", "memory")
+
+
+def qos_class(pod: Pod) -> str:
+    """Guaranteed, Burstable or BestEffort."""
+    guaranteed, any_set = True, False
+    for container in containers_in_order(pod):
+        for name in _COUNTED:
+            limit = quantity.parse(container.resources.limits.get(name, "0"))
+            request = quantity.parse(container.resources.requests.get(name, str(limit)))
+            any_set = any_set or limit > 0 or request > 0
+            guaranteed = guaranteed and limit > 0 and request == limit
+    if not any_set:
+        return "BestEffort"
+    return "Guaranteed" if guaranteed else "Burstable"
+
+
+def oom_score_adjust(pod: Pod, container: Container, memory_bytes: int) -> int:
+    """/proc/PID/oom_score_adj of a container on a node with `memory_bytes`: less to lose, killed first."""
+    if pod.spec.priority >= 2_000_000_000:  # system-node-critical and above
+        return -997
+    match qos_class(pod):
+        case "Guaranteed":
+            return -997
+        case "BestEffort":
+            return 1000
+    request = quantity.whole(container.resources.requests.get("memory", "0"))
+    if is_sidecar(container):
+        # KEP-753: a sidecar is not killed before the main containers it serves.
+        mains = [quantity.whole(one.resources.requests.get("memory", "0")) for one in pod.spec.containers]
+        request = max(request, min(mains, default=0))
+    adjust = 1000 - (1000 * request) // memory_bytes
+    return min(max(adjust, 3), 999)
+
+
+def cpu_shares(milli_cpu: int) -> int:
+    """cgroup v1 cpu.shares; 2 is the kernel's least."""
+    return max(milli_cpu * 1024 // 1000, 2)
+
+
+def cpu_quota(milli_cpu: int, period_us: int = 100_000) -> int:
+    """Microseconds per period; 1 ms is the kernel's least."""
+    return max(milli_cpu * period_us // 1000, 1000)

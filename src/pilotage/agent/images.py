@@ -1,0 +1,273 @@
+"""Images on a node: an OCI layout shared by all pods, one unpacked copy per image.
+
+Stands apart from pods so that the command line can load, list and remove images without an agent. `skopeo` copies
+archives (and registry images) into the layout, `umoci` unpacks them; containers get an overlay on the copy (`rootfs`).
+The layout belongs to one user and is locked while it changes. Leaves out garbage collection.
+
+Below the directory: `layout/` (OCI image layout), `unpacked/<digest>/rootfs`, `lock`.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pilotage.agent.core import image_name
+from pilotage.agent.core.image_name import ImageName
+from pilotage.kit.errors import PilotageError
+
+USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+TOOL_TIMEOUT_S = 600.0  # a large image from a slow disk or registry
+_REF = "org.opencontainers.image.ref.name"
+
+
+class ImageError(PilotageError):
+    """The image cannot be used; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """One image that is present, with what its configuration says about running it."""
+
+    name: str
+    digest: str  # of the manifest; empty for the host image
+    size_bytes: int
+    lower: Path  # its file system
+    environment: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    working_directory: str = ""
+    user: str = ""  # "uid[:gid]" or names
+    stop_signal: str = ""
+
+    @property
+    def is_host(self) -> bool:
+        return not self.digest
+
+    @property
+    def identifier(self) -> str:
+        """status.containerStatuses[].imageID."""
+        return f"{self.name.rpartition(':')[0].partition('@')[0]}@{self.digest}" if self.digest else self.name
+
+
+def host_image() -> Image:
+    """The node's own file system; its PATH begins with the running interpreter's scripts, so `pilotage` is found."""
+    scripts = sysconfig.get_path("scripts")
+    return Image(
+        name=f"{image_name.HOST_IMAGE}:latest",
+        digest="",
+        size_bytes=0,
+        lower=Path("/"),
+        environment=(f"PATH={scripts}:{USUAL_PATH}",),
+        command=("/bin/sh",),
+    )
+
+
+class ImageStore:
+    """The images below one directory. Blocking; call from a thread. Safe for several processes."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._layout = directory / "layout"
+        self._unpacked = directory / "unpacked"
+
+    def load(self, archive: Path, tag: str = "") -> str:
+        """Copy a docker or OCI archive in; the name it got. `tag` renames it; needed when the archive has no name."""
+        if not archive.is_file():
+            raise ImageError(f"{archive}: no such file")
+        kind, own_name = _describe_archive(archive)
+        name = str(image_name.parse(tag or own_name)) if tag or own_name else ""
+        if not name:
+            raise ImageError(f"{archive}: the archive names no image; give it one with --tag")
+        with self._locked():
+            self._copy(f"{kind}:{archive}", name)
+        return name
+
+    def pull(self, name: ImageName) -> None:
+        """Copy an image from its registry in."""
+        with self._locked():
+            self._copy(f"docker://{name}", str(name))
+
+    def _copy(self, source: str, name: str) -> None:
+        command = ["skopeo", "--insecure-policy", "copy", "--quiet", source, f"oci:{self._layout}:{_ref(name)}"]
+        _run(command)
+
+    def list(self) -> list[Image]:
+        """Every image, by name."""
+        images = []
+        for entry in self._index().get("manifests", ()):
+            name = entry.get("annotations", {}).get(_REF)
+            if name:
+                with contextlib.suppress(ImageError):
+                    images.append(self._describe(_unref(name), entry["digest"], entry))
+        return sorted(images, key=lambda image: image.name)
+
+    def remove(self, name: str) -> None:
+        """Forget an image; its blobs go with the last name that uses them."""
+        wanted = str(image_name.parse(name))
+        with self._locked():
+            entry = self._entry(wanted)
+            if entry is None:
+                raise ImageError(f"no image {wanted}")
+            _run(["umoci", "rm", "--image", f"{self._layout}:{_ref(wanted)}"])
+            _run(["umoci", "gc", "--layout", str(self._layout)])
+            if not any(other["digest"] == entry["digest"] for other in self._index().get("manifests", ())):
+                shutil.rmtree(self._unpacked / _plain(entry["digest"]), ignore_errors=True)
+
+    def find(self, name: ImageName) -> Image | None:
+        """The image of that name or digest, if it is here (not necessarily unpacked)."""
+        if name.is_host:
+            return host_image()
+        entry = self._entry(str(name), name.digest)
+        return self._describe(str(name), entry["digest"], entry) if entry is not None else None
+
+    def unpack(self, image: Image) -> None:
+        """Make `image.lower` exist; once per digest, atomically."""
+        if image.is_host or image.lower.is_dir():
+            return
+        with self._locked():
+            if image.lower.is_dir():
+                return
+            final = image.lower.parent
+            working = final.with_name(final.name + ".new")
+            shutil.rmtree(working, ignore_errors=True)
+            self._unpacked.mkdir(parents=True, exist_ok=True, mode=0o700)
+            rootless = ["--rootless"] if not _may_own_files() else []
+            # The manifest is found by name; any name with this digest will do.
+            name = next(
+                entry["annotations"][_REF]
+                for entry in self._index()["manifests"]
+                if entry["digest"] == image.digest and _REF in entry.get("annotations", {})
+            )
+            _run(["umoci", "unpack", *rootless, "--image", f"{self._layout}:{name}", str(working)])
+            working.rename(final)
+
+    # ── the layout ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _index(self) -> dict[str, Any]:
+        try:
+            index: dict[str, Any] = json.loads((self._layout / "index.json").read_bytes())
+        except FileNotFoundError:
+            return {}
+        return index
+
+    def _entry(self, name: str, digest: str = "") -> dict[str, Any] | None:
+        for entry in self._index().get("manifests", ()):
+            if entry["digest"] == digest or _unref(entry.get("annotations", {}).get(_REF, "")) == name:
+                return dict(entry)
+        return None
+
+    def _blob(self, digest: str) -> dict[str, Any]:
+        algorithm, _, value = digest.partition(":")
+        try:
+            blob: dict[str, Any] = json.loads((self._layout / "blobs" / algorithm / value).read_bytes())
+        except (OSError, ValueError) as error:
+            raise ImageError(f"image store is damaged: blob {digest} cannot be read") from error
+        return blob
+
+    def _describe(self, name: str, digest: str, entry: dict[str, Any]) -> Image:
+        manifest = self._blob(digest)
+        if "config" not in manifest:
+            raise ImageError(f"{name} is an index of images, not an image")
+        config = self._blob(manifest["config"]["digest"]).get("config") or {}
+        return Image(
+            name=name,
+            digest=digest,
+            size_bytes=sum(layer.get("size", 0) for layer in manifest.get("layers", ())) + entry.get("size", 0),
+            lower=self._unpacked / _plain(digest) / "rootfs",
+            environment=tuple(config.get("Env") or ()),
+            entrypoint=tuple(config.get("Entrypoint") or ()),
+            command=tuple(config.get("Cmd") or ()),
+            working_directory=config.get("WorkingDir") or "",
+            user=config.get("User") or "",
+            stop_signal=config.get("StopSignal") or "",
+        )
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with open(self._directory / "lock", "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def image_load(directory: Path, archive: Path, tag: str = "") -> str:
+    """Load an archive into the store at `directory`; returns the image's full name."""
+    return ImageStore(directory).load(archive, tag)
+
+
+def image_list(directory: Path) -> list[Image]:
+    """The host image, then those of the store at `directory`."""
+    return [host_image(), *ImageStore(directory).list()]
+
+
+def image_remove(directory: Path, name: str) -> None:
+    """Remove one image from the store at `directory`; raises `ImageError` if there is none."""
+    ImageStore(directory).remove(name)
+
+
+def _describe_archive(archive: Path) -> tuple[str, str]:
+    """(skopeo's transport, the first name inside or "")."""
+    import tarfile
+
+    try:
+        with tarfile.open(archive) as tar:
+            names = set(tar.getnames())
+            if "manifest.json" in names:
+                member = tar.extractfile("manifest.json")
+                manifest = json.loads(member.read()) if member is not None else []
+                tags = manifest[0].get("RepoTags") or [""]
+                return "docker-archive", str(tags[0])
+            if "index.json" in names:
+                member = tar.extractfile("index.json")
+                index = json.loads(member.read()) if member is not None else {}
+                first = (index.get("manifests") or [{}])[0].get("annotations", {})
+                return "oci-archive", str(first.get("io.containerd.image.name") or first.get(_REF) or "")
+    except (tarfile.TarError, OSError, ValueError, LookupError) as error:
+        raise ImageError(f"{archive}: not an image archive ({error})") from error
+    raise ImageError(f"{archive}: neither a docker nor an OCI archive")
+
+
+def _run(command: list[str]) -> None:
+    try:
+        done = subprocess.run(
+            command, capture_output=True, stdin=subprocess.DEVNULL, timeout=TOOL_TIMEOUT_S, check=False
+        )
+    except FileNotFoundError as error:
+        raise ImageError(f"{command[0]} is not installed (apt-get install {command[0]})") from error
+    except subprocess.TimeoutExpired as error:
+        raise ImageError(f"{command[0]} did not finish within {TOOL_TIMEOUT_S:.0f} s") from error
+    if done.returncode != 0:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        raise ImageError(lines[-1][:500] if lines else f"{command[0]} failed with exit code {done.returncode}")
+
+
+def _may_own_files() -> bool:
+    """Whether files may be given to any user: root outside a user namespace with a single id."""
+    if os.geteuid() != 0:
+        return False
+    try:
+        ranges = Path("/proc/self/uid_map").read_text().split()
+    except OSError:
+        return True
+    return int(ranges[2]) > 65535 if len(ranges) == 3 else True
+
+
+def _ref(name: str) -> str:
+    """umoci and skopeo split a layout's reference at colons: a name's own colons and slashes are replaced."""
+    return name.replace("/", "..s..").replace(":", "..c..").replace("@", "..a..")
+
+
+def _unref(ref: str) -> str:
+    return ref.replace("..s..", "/").replace("..c..", ":").replace("..a..", "@")
+
+
+def _plain(digest: str) -> str:
+    return digest.replace(":", "-")

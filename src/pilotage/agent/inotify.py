@@ -1,0 +1,56 @@
+"""inotify(7) on one directory: a callback for every file that becomes complete in it.
+
+Stands apart because it is the only way to learn of exit files without polling, and the standard library has none.
+"""
+
+import asyncio
+import ctypes
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+_IN_CLOSE_WRITE = 0x8
+_IN_MOVED_TO = 0x80
+_IN_CLOEXEC = os.O_CLOEXEC
+_IN_NONBLOCK = os.O_NONBLOCK
+_HEADER = struct.Struct("iIII")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class DirectoryWatch:
+    """Calls `on_file(name)` on the event loop; files that were there before are not reported."""
+
+    def __init__(self, directory: Path, on_file: Callable[[str], None]) -> None:
+        self._on_file = on_file
+        self._fd: int = _libc.inotify_init1(ctypes.c_int(_IN_CLOEXEC | _IN_NONBLOCK))
+        if self._fd < 0:
+            raise OSError(ctypes.get_errno(), "inotify_init1")
+        mask = ctypes.c_uint32(_IN_CLOSE_WRITE | _IN_MOVED_TO)
+        if _libc.inotify_add_watch(ctypes.c_int(self._fd), os.fsencode(directory), mask) < 0:
+            code = ctypes.get_errno()
+            os.close(self._fd)
+            raise OSError(code, os.strerror(code), str(directory))
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._fd, self._read)
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._fd, 65536)
+        except BlockingIOError:
+            return
+        offset = 0
+        while offset + _HEADER.size <= len(data):
+            _, _, _, length = _HEADER.unpack_from(data, offset)
+            start = offset + _HEADER.size
+            name = data[start : start + length].rstrip(b"\0").decode(errors="replace")
+            offset = start + length
+            if name:
+                self._on_file(name)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            self._loop.remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = -1

@@ -1,0 +1,120 @@
+"""A container's root: an overlay above an image, made before the container and taken away after it.
+
+Stands apart because the host's own file system needs care as a lower layer. With privilege it is one overlay of `/`.
+In a user namespace the kernel refuses that (`/` has mounts the namespace may not lift, clone_private_mount()), so every
+top-level directory becomes an overlay or a read-only bind of its own, mounted by the runtime inside the container.
+Source: kernel documentation filesystems/overlayfs.rst ("userxattr", "overlapping layers").
+"""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from pilotage.agent import mounts
+from pilotage.agent.core.oci import Mount
+from pilotage.agent.images import Image
+
+# Made anew for every container, never taken from the host.
+_NOT_SHARED = frozenset({"dev", "proc", "sys", "run", "tmp", "mnt", "media", "lost+found", "boot"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootFS:
+    """What the OCI document needs."""
+
+    path: Path
+    mounts: tuple[Mount, ...] = ()
+    hidden_paths: tuple[str, ...] = ()
+
+
+class RootFSMaker:
+    """Roots below `scratch`, which must be on another file system than `/` (overlay layers may not overlap)."""
+
+    def __init__(self, *, scratch: Path, hidden: tuple[Path, ...], privileged: bool) -> None:
+        self._scratch = scratch
+        self._hidden = hidden  # directories of this cluster that no container may see
+        self._privileged = privileged
+
+    def prepare(self) -> None:
+        """Make `scratch` a tmpfs of its own unless it is one already."""
+        self._scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not mounts.is_mount(self._scratch):
+            mounts.tmpfs(self._scratch, mode=0o700)
+
+    def make(self, image: Image, container_id: str) -> RootFS:
+        """The root of one container; an older one of the same id is replaced. 1-2 ms."""
+        self.remove(container_id)
+        base = self._scratch / container_id
+        root = base / "root"
+        if not image.is_host:
+            mounts.overlay(root, lower=(str(image.lower),), upper=base / "upper", work=base / "work")
+            return RootFS(path=root)
+        hidden = tuple(str(path) for path in self._hidden)
+        if self._privileged:
+            mounts.overlay(root, lower=("/",), upper=base / "upper", work=base / "work")
+            # Other containers' roots and the node's runtime files are not for this one, nor are its temporary files.
+            for name in ("run", "tmp"):
+                shown = base / name
+                shown.mkdir()
+            extra = self._own_file_systems()
+            return RootFS(path=root, mounts=(*extra, *_fresh_directories(base)), hidden_paths=hidden)
+        root.mkdir(parents=True)
+        return RootFS(path=root, mounts=self._parts(root, base), hidden_paths=hidden)
+
+    def remove(self, container_id: str) -> None:
+        """Undo `make`. No error when there is nothing."""
+        base = self._scratch / container_id
+        if base.exists():
+            mounts.detach(base / "root")
+            shutil.rmtree(base, ignore_errors=True)
+
+    def _parts(self, root: Path, base: Path) -> tuple[Mount, ...]:
+        """One mount per top-level directory of the host; symbolic links are copied."""
+        found: list[Mount] = []
+        mounted = [point for point in mounts.mount_points() if point != "/"]
+        for entry in sorted(os.scandir("/"), key=lambda one: one.name):
+            target = root / entry.name
+            if entry.is_symlink():
+                target.symlink_to(os.readlink(entry.path))
+            elif entry.is_dir() and entry.name in _NOT_SHARED:
+                target.mkdir()
+                if entry.name == "tmp":
+                    target.chmod(0o1777)
+            elif entry.is_dir():
+                target.mkdir()
+                covered = any(point.startswith(f"{entry.path}/") or point == entry.path for point in mounted)
+                if covered or any(path.is_relative_to(entry.path) for path in (self._scratch, *self._hidden)):
+                    found.append(Mount(destination=entry.path, source=entry.path, options=("rbind", "ro")))
+                    continue
+                upper, work = base / "upper" / entry.name, base / "work" / entry.name
+                upper.mkdir(parents=True)
+                work.mkdir(parents=True)
+                options = (f"lowerdir={entry.path}", f"upperdir={upper}", f"workdir={work}", "userxattr")
+                found.append(Mount(destination=entry.path, type="overlay", source="overlay", options=options))
+        return tuple(found)
+
+    def _own_file_systems(self) -> tuple[Mount, ...]:
+        """An overlay of `/` shows no other file system: those that hold this program are bound in, read-only."""
+        import sys
+        import sysconfig
+
+        wanted = {sys.prefix, sys.base_prefix, sysconfig.get_path("purelib"), str(Path(__file__).parents[2])}
+        root_device = os.stat("/").st_dev
+        points = [point for point in mounts.mount_points() if point != "/"]
+        found: dict[str, Mount] = {}
+        for path in sorted(wanted):
+            if not os.path.exists(path) or os.stat(path).st_dev == root_device:
+                continue
+            above = [point for point in points if (path + "/").startswith(point + "/")]
+            if above:
+                point = max(above, key=len)
+                found[point] = Mount(destination=point, source=point, options=("bind", "ro"))
+        return tuple(found.values())
+
+
+def _fresh_directories(base: Path) -> tuple[Mount, ...]:
+    (base / "tmp").chmod(0o1777)
+    return tuple(
+        Mount(destination=f"/{name}", source=str(base / name), options=("bind", "rw")) for name in ("run", "tmp")
+    )
