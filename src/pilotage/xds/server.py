@@ -1,8 +1,8 @@
 """The gRPC shell: one listening socket, one `DeltaStream` a connected Envoy, bytes in and out.
 
 Stands apart from the state machine so that gRPC stays replaceable and out of tests. Called by a gateway, which
-publishes snapshots and reads `states()`; every change of a state calls `on_change`. The socket is a file of mode 0600, because
-what passes through it includes private keys; whoever may open it is the same user.
+publishes snapshots and reads `states()`; every change of a state calls `on_change`. The socket is a file of mode
+0600, because what passes through it includes private keys; whoever may open it is the same user.
 
 grpc is imported inside `run`: its import costs some 20 MB and a process that is forked afterwards must not have it.
 Leaves out TLS listeners for proxyless gRPC clients and different snapshots for different nodes.
@@ -53,6 +53,7 @@ class AdsServer:
         self._snapshot: Snapshot | None = None  # None until the first publish: an Envoy keeps what it has meanwhile
         self._sessions: set[_Session] = set()
         self._states: dict[str, NodeState] = {}
+        self._speakers: dict[str, _Session] = {}  # the newest session of each node: an older one may end after it began
 
     def publish(self, snapshot: Snapshot) -> None:
         """Bring every Envoy, now and later, to `snapshot`."""
@@ -66,7 +67,7 @@ class AdsServer:
 
     async def run(self, *, on_ready: Callable[[], None] = lambda: None) -> None:
         """Serve until cancelled. Replaces a stale socket file of an earlier run and removes its own."""
-        import grpc
+        import grpc.aio
         from envoy.service.discovery.v3 import discovery_pb2
 
         server = grpc.aio.server(
@@ -110,14 +111,18 @@ class AdsServer:
             self._sessions.discard(session)
             session.leave()
 
-    def _report(self, state: NodeState) -> None:
+    def _report(self, session: "_Session", state: NodeState) -> None:
+        speaker = self._speakers.get(state.node_id)
+        if not state.connected and speaker is not session:
+            return
+        self._speakers[state.node_id] = session
         if self._states.get(state.node_id) == state:
             return
         if state.node_id not in self._states and len(self._states) >= NODES_MAX:
             gone = next((node_id for node_id, old in self._states.items() if not old.connected), None)
             if gone is None:
                 raise StreamError(f"more than {NODES_MAX} nodes are connected")
-            del self._states[gone]
+            del self._states[gone], self._speakers[gone]
         self._states[state.node_id] = state
         self._on_change()
 
@@ -169,10 +174,11 @@ class _Session:
                 self._applied = event.version
         if self._stream.node_id:
             self._server._report(
+                self,
                 NodeState(
                     node_id=self._stream.node_id,
                     connected=connected,
                     applied=self._applied,
                     rejected=tuple(self._stream.rejections()),
-                )
+                ),
             )

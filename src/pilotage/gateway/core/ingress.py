@@ -7,7 +7,8 @@ Precedence, after the Ingress documentation ("Multiple matches", "Hostname wildc
 wildcard (which covers one label), then rules without host; within the host the longest path, Exact before Prefix.
 Where two Ingresses claim the same host and path, or the same TLS host, the older one has it, the other gets an event.
 A request that matches a host but none of its paths goes to the default backend of the oldest Ingress of that host that
-has one, else to the oldest default backend of all, else it is answered 404; rules without host are not asked. `ImplementationSpecific` is Prefix here.
+has one, else to the oldest default backend of all, else it is answered 404; rules without host are not asked.
+`ImplementationSpecific` is Prefix here.
 
 Annotation: `pilotage.dev/ssl-redirect: "true"` answers clear-text requests for hosts in the Ingress's `tls` with 308.
 The default is to serve both. The redirect stays even if the certificate is bad: its author wants no clear text.
@@ -16,14 +17,14 @@ The default is to serve both. The redirect stays even if the certificate is bad:
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from pilotage.api.core_v1 import Secret, Service
+from pilotage.api.core_v1 import ObjectReference, Secret, Service
 from pilotage.api.discovery_v1 import EndpointSlice
 from pilotage.api.networking_v1 import HTTPIngressPath, Ingress, IngressBackend, IngressClass
 from pilotage.gateway.core import ir
 from pilotage.gateway.core.backend import BackendError, Backends
 from pilotage.gateway.core.certificate import TLS_SECRET_TYPE, BadCertificateError, read_certificate
 from pilotage.gateway.core.ingress_class import select_ours
-from pilotage.gateway.core.problem import Problem
+from pilotage.gateway.core.problem import Problem, in_order
 
 SSL_REDIRECT_ANNOTATION = "pilotage.dev/ssl-redirect"
 
@@ -78,7 +79,7 @@ def translate_ingresses(inputs: Inputs, ports: Ports) -> Translation:
     ours = select_ours(inputs.ingresses, inputs.ingress_classes)
     for ingress in ours:
         builder.add(ingress)
-    return Translation(ir=builder.build(ports), ours=ours, problems=tuple(sorted(builder.problems)))
+    return Translation(ir=builder.build(ports), ours=ours, problems=in_order(builder.problems))
 
 
 class _Builder:
@@ -180,17 +181,14 @@ class _Builder:
         return self._certificates.get(name)
 
     def _report(self, ingress: Ingress, reason: str, message: str) -> None:
-        metadata = ingress.metadata
-        self.problems.add(
-            Problem(
-                kind=Ingress.kind,
-                namespace=metadata.namespace,
-                name=metadata.name,
-                uid=metadata.uid,
-                reason=reason,
-                message=message,
-            )
+        about = ObjectReference(
+            api_version=Ingress.api_version,
+            kind=Ingress.kind,
+            namespace=ingress.metadata.namespace,
+            name=ingress.metadata.name,
+            uid=ingress.metadata.uid,
         )
+        self.problems.add(Problem(about=about, reason=reason, message=message))
 
     # ── the whole ───────────────────────────────────────────────────────────────────────────────────────────────
 

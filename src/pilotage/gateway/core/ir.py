@@ -1,8 +1,8 @@
 """The intermediate representation: what the gateway shall do, in neither the user's words nor Envoy's.
 
 Stands apart so that each half changes alone: front ends (`ingress`, Gateway API to come) produce it, `translate` turns
-it into xDS, `matcher` answers from it in memory. It holds no reference to an API object; what went wrong on the way here
-is a `Problem` of the front end. Leaves out precedence: routes stand in the order in which they are tried.
+it into xDS, `matcher` answers from it in memory. It holds no reference to an API object; what went wrong on the way
+here is a `Problem` of the front end. Leaves out precedence: routes stand in the order in which they are tried.
 """
 
 from dataclasses import dataclass

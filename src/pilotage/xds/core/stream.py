@@ -9,8 +9,8 @@ acknowledged, and everything an Envoy must ask for itself was asked for); remova
 once every addition is settled. A type that makes no progress for `gate_timeout_s` stops holding back the others.
 
 A refused (NACK) response is halved and sent again until the refused resources stand alone; their neighbours are
-applied, and they are not sent again before their content changes. While a listener or route is refused, the old one is in
-service, so nothing is removed.
+applied, and they are not sent again before their content changes. While a listener or route is refused, the old one
+is in service, so nothing is removed.
 """
 
 from collections import deque
