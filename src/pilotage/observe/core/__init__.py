@@ -1,0 +1,1 @@
+"""The pure part: objects and records in, topology and drawings out."""

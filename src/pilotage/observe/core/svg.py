@@ -1,0 +1,165 @@
+"""The topology as an SVG picture that follows the viewer's light or dark setting.
+
+Columns from left to right by distance from the outside; one card a vertex with its endpoints grouped by zone; curved
+edges as wide as the logarithm of the requests seen on them. Text widths are estimated for a monospaced face, so the
+picture needs no font metrics and the same topology always gives the same bytes.
+"""
+
+from dataclasses import dataclass
+from html import escape
+from itertools import groupby
+from math import log2
+
+from pilotage.observe.core.topology import Edge, Topology, Vertex
+
+_CARD_WIDTH, _COLUMN_GAP, _ROW_GAP, _MARGIN = 300, 120, 28, 32
+_HEAD, _DETAIL, _ZONE, _ENDPOINT, _PADDING = 34, 17, 22, 20, 10
+_LETTER = 6.6  # width of one character of the 11 px monospaced face
+
+_COLOURS = {
+    "Outside": "#64748b",
+    "Ingress": "#7c3aed",
+    "ClusterIP": "#2563eb",
+    "Headless": "#0891b2",
+    "NodePort": "#d97706",
+    "LoadBalancer": "#db2777",
+    "ExternalName": "#65a30d",
+}
+_STYLE = """
+:root{--paper:#fbfbfd;--card:#fff;--line:#d5d9e2;--ink:#16181d;--soft:#687083;--zone:#f1f3f8;--bar:#c7d7fb}
+@media(prefers-color-scheme:dark){
+:root{--paper:#101217;--card:#191c23;--line:#323846;--ink:#e8eaf0;--soft:#98a1b3;--zone:#22262f;--bar:#2c4377}}
+text{font-family:ui-monospace,'SF Mono',Menlo,Consolas,monospace;font-size:11px;fill:var(--ink)}
+.name{font-size:14px;font-weight:600}.soft{fill:var(--soft)}.kind{fill:#fff;font-size:10px;font-weight:600}
+.title{font-size:16px;font-weight:600}.card{fill:var(--card);stroke:var(--line)}.zone{fill:var(--zone)}
+.bar{fill:var(--bar)}.edge{fill:none;stroke:var(--soft);stroke-opacity:.55}.seen{stroke-dasharray:5 4}
+.count{font-weight:700;font-size:12px;paint-order:stroke;stroke:var(--paper);stroke-width:4px}
+.label{fill:var(--soft);font-size:10px;paint-order:stroke;stroke:var(--paper);stroke-width:4px}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Box:
+    """Where a vertex is drawn, in pixels."""
+
+    x: float
+    y: float
+    height: float
+
+    @property
+    def middle(self) -> float:
+        return self.y + min(self.height / 2, 48)
+
+
+def draw_svg(topology: Topology, *, title: str = "Topology") -> str:
+    """A complete SVG document."""
+    boxes, width, height = _layout(topology)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
+        f'viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(title)}">',
+        f"<title>{escape(title)}</title><style>{_STYLE}</style>",
+        '<rect width="100%" height="100%" fill="var(--paper)"/>',
+        f'<text class="title" x="{_MARGIN}" y="{_MARGIN + 4}">{escape(title)}</text>',
+    ]
+    parts += [_edge_line(edge, boxes[edge.source], boxes[edge.target]) for edge in topology.edges]
+    parts += [_card(vertex, boxes[vertex.id]) for vertex in topology.vertices]
+    parts += [_edge_text(edge, boxes[edge.source], boxes[edge.target]) for edge in topology.edges]
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _layout(topology: Topology) -> tuple[dict[str, _Box], float, float]:
+    columns = {
+        depth: list(vertices)
+        for depth, vertices in groupby(topology.vertices, key=lambda vertex: topology.depths[vertex.id])
+    }
+    top = _MARGIN + 32
+    heights = {depth: sum(_height(v) + _ROW_GAP for v in column) - _ROW_GAP for depth, column in columns.items()}
+    tallest = max(heights.values(), default=0)
+    boxes: dict[str, _Box] = {}
+    for position, (depth, column) in enumerate(sorted(columns.items())):
+        x = _MARGIN + position * (_CARD_WIDTH + _COLUMN_GAP)
+        y = top + (tallest - heights[depth]) / 2
+        for vertex in column:
+            boxes[vertex.id] = _Box(x, y, _height(vertex))
+            y += _height(vertex) + _ROW_GAP
+    width = 2 * _MARGIN + len(columns) * (_CARD_WIDTH + _COLUMN_GAP) - _COLUMN_GAP
+    return boxes, width, top + tallest + _MARGIN
+
+
+def _height(vertex: Vertex) -> float:
+    zones = len({(endpoint.zone, endpoint.node) for endpoint in vertex.endpoints})
+    body = _DETAIL * len(vertex.detail) + _ZONE * zones + _ENDPOINT * len(vertex.endpoints)
+    return _HEAD + body + (_PADDING if body else 0)
+
+
+def _card(vertex: Vertex, box: _Box) -> str:
+    colour = _COLOURS.get(vertex.kind, "#64748b")
+    badge = len(vertex.kind) * _LETTER + 14
+    parts = [
+        f'<g transform="translate({box.x:.1f} {box.y:.1f})">',
+        f'<rect class="card" width="{_CARD_WIDTH}" height="{box.height:.1f}" rx="9"/>',
+        f'<rect width="5" height="{box.height:.1f}" rx="2.5" fill="{colour}"/>',
+        f'<text class="name" x="16" y="22">{escape(_fit(vertex.name, 24))}</text>',
+        f'<rect x="{_CARD_WIDTH - badge - 10:.1f}" y="9" width="{badge:.1f}" height="17" rx="8.5" fill="{colour}"/>',
+        f'<text class="kind" x="{_CARD_WIDTH - badge / 2 - 10:.1f}" y="21" text-anchor="middle">'
+        f"{escape(vertex.kind)}</text>",
+    ]
+    y: float = _HEAD
+    for line in vertex.detail:
+        parts.append(f'<text class="soft" x="16" y="{y + 11:.1f}">{escape(_fit(line, 42))}</text>')
+        y += _DETAIL
+    most = max((endpoint.requests for endpoint in vertex.endpoints), default=0)
+    for (zone, node), group in groupby(vertex.endpoints, key=lambda endpoint: (endpoint.zone, endpoint.node)):
+        where = " · ".join(part for part in (zone, node) if part) or "outside the cluster"
+        parts.append(
+            f'<rect class="zone" x="10" y="{y + 2:.1f}" width="{_CARD_WIDTH - 20}" height="{_ZONE - 4}" rx="4"/>'
+        )
+        parts.append(f'<text class="soft" x="18" y="{y + 15:.1f}">{escape(where)}</text>')
+        y += _ZONE
+        for endpoint in group:
+            share = (_CARD_WIDTH - 32) * endpoint.requests / most if most else 0
+            mark = colour if endpoint.ready else "none"
+            parts.append(
+                f'<rect class="bar" x="16" y="{y + 2:.1f}" width="{share:.1f}" height="{_ENDPOINT - 4}" rx="3"/>'
+            )
+            parts.append(f'<circle cx="24" cy="{y + 10:.1f}" r="3.5" fill="{mark}" stroke="{colour}"/>')
+            parts.append(f'<text x="34" y="{y + 14:.1f}">{escape(_fit(endpoint.name, 30))}</text>')
+            parts.append(
+                f'<text x="{_CARD_WIDTH - 18}" y="{y + 14:.1f}" text-anchor="end">{endpoint.requests or ""}</text>'
+            )
+            y += _ENDPOINT
+    return "".join([*parts, "</g>"])
+
+
+def _ends(source: _Box, target: _Box) -> tuple[float, float, float, float]:
+    return source.x + _CARD_WIDTH, source.middle, target.x, target.middle
+
+
+def _edge_line(edge: Edge, source: _Box, target: _Box) -> str:
+    x1, y1, x2, y2 = _ends(source, target)
+    bend = max(60.0, abs(x2 - x1) / 2)
+    seen = "" if edge.declared else " seen"
+    return (
+        f'<path class="edge{seen}" stroke-width="{1.2 + log2(edge.requests + 1) / 1.6:.1f}" '
+        f'd="M{x1:.1f} {y1:.1f}C{x1 + bend:.1f} {y1:.1f} {x2 - bend:.1f} {y2:.1f} {x2:.1f} {y2:.1f}"/>'
+    )
+
+
+def _edge_text(edge: Edge, source: _Box, target: _Box) -> str:
+    """Count and label beside the target's end, where edges that leave together have parted."""
+    _, _, x2, y2 = _ends(source, target)
+    parts = []
+    if edge.requests:
+        parts.append(f'<text class="count" x="{x2 - 10:.1f}" y="{y2 - 7:.1f}" text-anchor="end">{edge.requests}</text>')
+    if edge.label:
+        text = escape(_fit(edge.label, 17))
+        parts.append(f'<text class="label" x="{x2 - 10:.1f}" y="{y2 + 15:.1f}" text-anchor="end">{text}</text>')
+    return "".join(parts)
+
+
+def _fit(text: str, length: int) -> str:
+    """At most `length` characters; pods are told apart by their end, so the middle goes."""
+    if len(text) <= length:
+        return text
+    half = (length - 1) // 2
+    return f"{text[: length - 1 - half]}…{text[-half:]}"
