@@ -31,6 +31,7 @@ class Event(enum.StrEnum):
     """What can happen to a process."""
 
     SPAWN = "spawn"
+    RETRY = "retry"  # the wait is over: spawning was asked for
     READY = "ready"
     EXIT = "exit"
     FINISH = "finish"  # a one-shot process ended with 0
@@ -38,7 +39,7 @@ class Event(enum.StrEnum):
 
 _TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
     (Phase.WAITING, Event.SPAWN): Phase.STARTING,
-    (Phase.BACKOFF, Event.SPAWN): Phase.STARTING,
+    (Phase.BACKOFF, Event.RETRY): Phase.WAITING,
     (Phase.STARTING, Event.READY): Phase.READY,
     (Phase.READY, Event.READY): Phase.READY,
     (Phase.STARTING, Event.EXIT): Phase.BACKOFF,
@@ -79,6 +80,8 @@ def advance(state: ProcessState, event: Event, *, now: float, pid: int = 0, exit
         raise InvariantError(f"{event} in phase {state.phase}") from None
     if event is Event.SPAWN:
         return replace(state, phase=phase, pid=pid, since=now)
+    if event is Event.RETRY:
+        return replace(state, phase=phase, since=now)
     if event is Event.READY:
         return replace(state, phase=phase, since=now, ever_ready=True)
     if event is Event.FINISH:

@@ -1,0 +1,228 @@
+"""PID 1 of the fabric: builds it, imports every component once, and forks each process from that image.
+
+Apart from the supervisor because it lives inside the namespaces, and must stay single-threaded so that forking is safe.
+Importing once is what makes a cluster start in seconds and fit in memory: a child shares its parent's pages and is
+running within milliseconds. Fed by the supervisor over a socket, one JSON message a datagram; answers the same way.
+
+    to us     {"do": "spawn", "name": …}                  {"do": "signal", "name": …, "signal": n}
+    from us   {"event": "fabric"}                         the namespaces are ready
+              {"event": "spawned", "name", "pid"}         {"event": "exit", "name", "status"}
+              {"event": "failed", "text"}                 building did not work; the end follows
+    from a child, on the same socket
+              {"event": "ready", "name"}                  {"event": "progress", "name", "text"}
+
+Children of children whose parent ended come here too (PID 1), and are reaped in silence.
+"""
+
+import asyncio
+import gc
+import importlib
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+
+from pilotage.network import NetworkError, namespaces
+from pilotage.up.core.config import ClusterConfig
+from pilotage.up.core.plan import Plan
+from pilotage.up.core.processes import COMPONENTS, Process, processes
+from pilotage.up.fabric import build, explain
+from pilotage.up.launch import Launch
+from pilotage.up.layout import Layout
+from pilotage.up.process import redirect_output, set_name
+
+MESSAGE_BYTES_MAX = 16 * 1024  # the longest is a failure's text, which is cut to 4 KiB
+_TEXT_MAX = 4096
+
+
+def root_module(component: str) -> str:
+    """The composition root of a component."""
+    return f"pilotage.up.roots.{component}"
+
+
+class Zygote:
+    """The state of PID 1."""
+
+    def __init__(
+        self,
+        *,
+        config: ClusterConfig,
+        plan: Plan,
+        layout: Layout,
+        control: socket.socket,
+        sockets: Mapping[str, socket.socket],
+    ) -> None:
+        self._config = config
+        self._plan = plan
+        self._layout = layout
+        self._control = control
+        self._sockets = sockets
+        self._processes = {process.name: process for process in processes(plan)}
+        self._running: dict[int, str] = {}  # pid → name
+        self._to_import = list(COMPONENTS)
+        self._wanted: list[str] = []  # names to spawn once their component is imported
+
+    def run(self) -> None:
+        """Serve until the supervisor goes away."""
+        set_name("pilotage-zygote")
+        redirect_output(self._layout.log("zygote"))
+        try:
+            build(self._plan, self._layout)
+        except NetworkError as error:
+            self._say({"event": "failed", "text": explain(error)[:_TEXT_MAX]})
+            return
+        except OSError as error:
+            self._say({"event": "failed", "text": f"cannot build the fabric: {error}"[:_TEXT_MAX]})
+            return
+        self._say({"event": "fabric"})
+        wake_r, wake_w = socket.socketpair()
+        wake_r.setblocking(False)
+        wake_w.setblocking(False)
+        signal.set_wakeup_fd(wake_w.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, _ignore)
+        gc.disable()  # a collection here would write to pages that children share
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._control, selectors.EVENT_READ)
+            selector.register(wake_r, selectors.EVENT_READ)
+            while True:
+                # Imports come between messages: the first component runs while the others are still being read.
+                for key, _ in selector.select(0 if self._to_import else None):
+                    if key.fileobj is self._control:
+                        if not self._receive():
+                            return
+                    else:
+                        wake_r.recv(4096)
+                        self._reap()
+                if self._to_import:
+                    self._import_next()
+                self._spawn_wanted()
+
+    def _import_next(self) -> None:
+        component = self._to_import.pop(0)
+        try:
+            importlib.import_module(root_module(component))
+        except Exception:
+            # Its processes fail with the same error, in their own logs, where the user looks for it.
+            traceback.print_exc()
+        if not self._to_import:
+            gc.collect()
+            gc.freeze()
+
+    def _receive(self) -> bool:
+        """Carry out one message; False: the supervisor is gone."""
+        raw = self._control.recv(MESSAGE_BYTES_MAX)
+        if not raw:
+            return False
+        message = json.loads(raw)
+        if message["do"] == "spawn":
+            self._wanted.append(message["name"])
+        elif message["do"] == "signal":
+            for pid, name in self._running.items():
+                if name == message["name"]:
+                    os.kill(pid, message["signal"])
+        return True
+
+    def _spawn_wanted(self) -> None:
+        ready = [name for name in self._wanted if self._processes[name].component not in self._to_import]
+        for name in ready:
+            self._wanted.remove(name)
+            self._spawn(self._processes[name])
+
+    def _spawn(self, process: Process) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                code = self._become(process)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        self._running[pid] = process.name
+        self._say({"event": "spawned", "name": process.name, "pid": pid})
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if name := self._running.pop(pid, ""):
+                self._say({"event": "exit", "name": name, "status": status})
+
+    def _say(self, message: Mapping[str, object]) -> None:
+        self._control.send(json.dumps(message).encode())
+
+    def _become(self, process: Process) -> int:
+        """In the child: leave PID 1's habits behind and run the component; returns the exit code."""
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        set_name(process.name)
+        redirect_output(self._layout.log(process.name))
+        gc.enable()
+        if process.node:
+            namespaces.enter(self._layout.namespace(process.node))
+        launch = Launch(
+            process=process,
+            config=self._config,
+            plan=self._plan,
+            layout=self._layout,
+            sockets=self._sockets,
+            on_ready=self._speaker({"event": "ready", "name": process.name}),
+            progress=lambda text: self._say({"event": "progress", "name": process.name, "text": text[:_TEXT_MAX]}),
+        )
+        return run_root(launch)
+
+    def _speaker(self, message: Mapping[str, object]) -> Callable[[], None]:
+        return lambda: self._say(message)
+
+
+def run_root(launch: Launch) -> int:
+    """Run a composition root's `serve` to its end on a fast event loop; SIGTERM cancels it. Returns the exit code."""
+    from pilotage.kit import PilotageError
+    from pilotage.telemetry import configure_logging
+
+    configure_logging(launch.config.log_level, component=launch.process.component)
+    module = importlib.import_module(root_module(launch.process.component))
+    started = time.monotonic()
+    try:
+        return run_async(lambda: module.serve(launch))
+    except PilotageError as error:
+        sys.stderr.write(f"{launch.process.name} ended after {time.monotonic() - started:.1f} s: {error}\n")
+        return 1
+
+
+def run_async(main: Callable[[], object]) -> int:
+    """Run the coroutine that `main` makes, on uvloop; SIGTERM and SIGINT cancel it. 0: ended or cancelled."""
+    import uvloop
+
+    async def until_signalled() -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, task.cancel)
+        try:
+            await main()  # type: ignore[misc]  # any root's coroutine
+        except asyncio.CancelledError:
+            return 0
+        return 0
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(until_signalled())
+
+
+def _ignore(_signal: int, _frame: object) -> None:
+    """A handler must exist for the wakeup descriptor to be written."""
