@@ -154,6 +154,7 @@ async def run_envoy(config: EnvoyConfig, *, on_start: Callable[[int], None] = la
             "--concurrency", str(config.concurrency),
             "--disable-hot-restart",
             "--log-level", "warning",
+            "--file-flush-interval-msec", "1000",  # of the access log
             stdin=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         ENVOY_STARTS.inc()

@@ -61,7 +61,7 @@ ACCESS_LOG_FIELDS = {
     "client": "%DOWNSTREAM_REMOTE_ADDRESS%",
     "method": "%REQ(:METHOD)%",
     "host": "%REQ(:AUTHORITY)%",
-    "path": "%PATH(NQ:ORIG)%",  # no query: secrets travel there
+    "path": "%PATH(NQ:ORIG_OR_PATH)%",  # no query: secrets travel there
     "protocol": "%PROTOCOL%",
     "status": "%RESPONSE_CODE%",
     "grpc_status": "%GRPC_STATUS_NUMBER%",
