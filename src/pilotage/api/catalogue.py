@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 _ALL = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+_NO_COLLECTION = tuple(verb for verb in _ALL if verb != "deletecollection")
 _CREATE = ("create",)
 _READ_WRITE = ("get", "patch", "update")
 
@@ -87,7 +88,6 @@ def _status(kind: str) -> Subresource:
 
 _SCALE = Subresource(name="scale", kind="Scale", group="autoscaling", version="v1", verbs=_READ_WRITE)
 _CONNECT = ("create", "get")
-_PROXY = ("create", "delete", "get", "patch", "update")
 
 _POD = (
     Subresource(name="attach", kind="PodAttachOptions", verbs=_CONNECT),
@@ -168,7 +168,7 @@ BUILTIN: tuple[Resource, ...] = (
     _r("v1", "Endpoints", short="ep"),
     _r("v1", "Event", short="ev"),
     _r("v1", "LimitRange", short="limits"),
-    _r("v1", "Namespace", *_NAMESPACE, cluster=True, short="ns"),
+    _r("v1", "Namespace", *_NAMESPACE, cluster=True, short="ns", verbs=_NO_COLLECTION),
     _r("v1", "Node", cluster=True, short="no", status=True),
     _r("v1", "PersistentVolumeClaim", short="pvc", status=True),
     _r("v1", "PersistentVolume", cluster=True, short="pv", status=True),

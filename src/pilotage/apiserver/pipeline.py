@@ -1,0 +1,114 @@
+"""What every written object passes, in order: decode, default, admit, prepare, validate, record its managers.
+
+Stands apart so that the registry reads as a story of writes, and so that the order, which matters, is stated once:
+decoding conforms the document to its schema; defaulting fills it; admission may change or refuse it; the strategy owns
+what clients may not write (status, generation, immutable fields); validation judges the result; last, managedFields say
+who wrote what. Source: Kubernetes API concepts and "Admission control in Kubernetes".
+"""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+
+from pilotage.api.patch.apply import track_update
+from pilotage.api.schema_conform import conform, duplicate_fields
+from pilotage.api.status import ApiError
+from pilotage.api.timestamp import render
+from pilotage.apiserver import body
+from pilotage.apiserver.call import Call
+from pilotage.apiserver.core.negotiation import BodyType
+from pilotage.apiserver.core.record import Document
+
+# Without vowels and look-alikes, as apimachinery's rand: generated names must not spell words.
+_SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+_SUFFIX_LENGTH = 5
+_NAME_MAX = 63
+
+
+class Pipeline:
+    """The stages, joined. One per server."""
+
+    def decode(self, call: Call, document: object, duplicates: tuple[str, ...] = ()) -> Document:
+        """A body → a document in the shape of its kind. Raises ApiError BadRequest; unknown fields become warnings."""
+        resource = call.resource
+        if not isinstance(document, dict):
+            raise ApiError("BadRequest", f"the body must be one {resource.kind} object")
+        for key, wanted in (("apiVersion", resource.api_version), ("kind", resource.kind)):
+            given = document.setdefault(key, wanted)
+            if given != wanted:
+                raise ApiError(
+                    "BadRequest",
+                    f"the {key} in the data ({str(given)[:80]}) does not match the expected {key} ({wanted})",
+                )
+        conformed = conform(resource, document, call.options.field_validation, duplicates=duplicates)
+        call.warnings.extend(conformed.warnings)
+        return conformed.document
+
+    def decode_body(self, call: Call, raw: bytes, kind: BodyType) -> Document:
+        """Bytes of a create or update → a document; duplicate fields are looked for only where they are reported."""
+        document = body.decode(raw, kind)
+        watchful = call.options.field_validation != "Ignore" and kind is BodyType.JSON
+        return self.decode(call, document, duplicate_fields(raw) if watchful else ())
+
+    async def create(self, call: Call, document: Document) -> Document:
+        """A decoded body → the object to store."""
+        self._stamp_new(call, document)
+        return track_update(None, document, call.resource, manager=call.manager, now=render(call.now))
+
+    async def update(self, call: Call, old: Document, new: Document) -> Document:
+        """What an update leaves to store; `old` must not be changed."""
+        self._keep_system_fields(old, new)
+        if call.subresource == "status":
+            kept = {key: value for key, value in old.items() if key != "status"}
+            new = kept | ({"status": new["status"]} if "status" in new else {})
+        return track_update(
+            old, new, call.resource, manager=call.manager, subresource=call.subresource, now=render(call.now)
+        )
+
+    def _stamp_new(self, call: Call, document: Document) -> None:
+        metadata = document.setdefault("metadata", {})
+        if metadata.get("resourceVersion"):
+            raise ApiError("BadRequest", "resourceVersion should not be set on objects to be created")
+        for field in ("resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"):
+            metadata.pop(field, None)
+        if call.resource.namespaced:
+            given = metadata.setdefault("namespace", call.namespace)
+            if given != call.namespace:
+                raise ApiError(
+                    "BadRequest",
+                    f"the namespace of the provided object does not match the namespace sent on the request "
+                    f"({given!r}, {call.namespace!r})",
+                )
+        else:
+            metadata.pop("namespace", None)
+        if not metadata.get("name"):
+            prefix = metadata.get("generateName")
+            if not prefix:
+                raise ApiError("BadRequest", "name or generateName is required")
+            metadata["name"] = generate_name(prefix)
+        call.name = metadata["name"]
+        metadata["uid"] = str(uuid.uuid4())
+        metadata["creationTimestamp"] = render(call.now)
+
+    def _keep_system_fields(self, old: Document, new: Document) -> None:
+        before, after = old["metadata"], new["metadata"]
+        for field in (
+            "uid",
+            "creationTimestamp",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "generation",
+            "selfLink",
+            "generateName",
+        ):
+            if field in before:
+                after[field] = before[field]
+            else:
+                after.pop(field, None)
+
+
+def generate_name(prefix: str) -> str:
+    """`prefix` and five random characters, within a name's length."""
+    suffix = "".join(secrets.choice(_SUFFIX_ALPHABET) for _ in range(_SUFFIX_LENGTH))
+    return prefix[: _NAME_MAX - _SUFFIX_LENGTH] + suffix

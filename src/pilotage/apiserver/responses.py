@@ -1,0 +1,83 @@
+"""Bytes back to the client: JSON bodies, Status errors, compression, streams.
+
+Stands apart so that every answer looks alike. Large answers are compressed only for clients that are not on this
+machine: on loopback a gzip of ten megabytes costs more than sending them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from multidict import CIMultiDict
+
+from pilotage.api.status import ApiError
+
+JSON = "application/json"
+# kube-apiserver's own threshold.
+GZIP_BYTES_MIN = 128 * 1024
+_encode = msgspec.json.Encoder().encode
+
+
+def json(
+    data: bytes, *, status: int = 200, content_type: str = JSON, warnings: Iterable[str] = (), headers: Any = ()
+) -> web.Response:
+    """A complete JSON answer."""
+    fields: CIMultiDict[str] = CIMultiDict(headers)
+    fields["Content-Type"] = content_type
+    fields["Cache-Control"] = "no-cache, private"
+    for warning in warnings:
+        fields.add("Warning", f"299 - {_quoted(warning)}")
+    return web.Response(body=data, status=status, headers=fields)
+
+
+def document(value: Mapping[str, Any], *, status: int = 200, warnings: Iterable[str] = ()) -> web.Response:
+    """A document that is encoded here."""
+    return json(_encode(value), status=status, warnings=warnings)
+
+
+def text(value: str, *, status: int = 200) -> web.Response:
+    """A plain text answer."""
+    return web.Response(text=value, status=status)
+
+
+def error(failure: ApiError) -> web.Response:
+    """A Status."""
+    headers = {}
+    if failure.details.retry_after_seconds:
+        headers["Retry-After"] = str(failure.details.retry_after_seconds)
+    if failure.code == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="kubernetes-master"'
+    return json(_encode(failure.to_wire()), status=failure.code, headers=headers)
+
+
+async def compress(request: web.BaseRequest, response: web.Response) -> web.Response:
+    """Compress a large body if the client takes gzip and is not local; off the event loop's thread."""
+    body = response.body
+    if not isinstance(body, bytes) or len(body) < GZIP_BYTES_MIN:
+        return response
+    if "gzip" not in request.headers.get("Accept-Encoding", "") or _is_loopback(request.remote):
+        return response
+    response.body = await asyncio.to_thread(_gzip, body)
+    response.headers["Content-Encoding"] = "gzip"
+    response.headers["Vary"] = "Accept-Encoding"
+    return response
+
+
+def _gzip(data: bytes) -> bytes:
+    compressor = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    return compressor.compress(data) + compressor.flush()
+
+
+def _is_loopback(address: str | None) -> bool:
+    return address is None or address.startswith("127.") or address == "::1"
+
+
+def _quoted(message: str) -> str:
+    # RFC 9110 §5.6.4 quoted-string; a header carries no line breaks and no more than it must.
+    bounded = "".join(letter if letter.isprintable() else " " for letter in message[:1_000])
+    return '"' + bounded.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,0 +1,180 @@
+"""Paths that are no resource: discovery, OpenAPI, version, health, metrics.
+
+Stands apart from the front because none of it touches objects. Documents are built when first asked for and kept as
+bytes until the set of resources changes; OpenAPI, which takes tens of milliseconds, is built off the loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+from collections.abc import Callable, Mapping
+
+import msgspec
+from aiohttp import web
+
+from pilotage.api.schema import KUBERNETES_VERSION
+from pilotage.api.status import ApiError
+from pilotage.apiserver import responses
+from pilotage.apiserver.core import discovery, openapi
+from pilotage.apiserver.core.negotiation import Form, representation
+from pilotage.apiserver.core.record import Document
+from pilotage.apiserver.core.routes import Route
+from pilotage.apiserver.resources import Resources
+from pilotage.telemetry.metrics import exposition
+
+_encode = msgspec.json.Encoder().encode
+_AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+
+Check = Callable[[], str | None]  # the reason for being unwell, None when all is well
+
+
+class Root:
+    """Answers everything outside `/api/<version>/…` and `/apis/<group>/<version>/…`."""
+
+    def __init__(self, resources: Resources, advertise: str, checks: Mapping[str, Check]) -> None:
+        self._resources = resources
+        self._advertise = advertise
+        self._checks = checks
+        self._cached: dict[str, bytes] = {}
+        self._cached_version = -1
+        self._openapi_lock = asyncio.Lock()
+
+    async def handle(self, request: web.BaseRequest, asked: Route) -> web.StreamResponse:
+        """One request; raises ApiError NotFound or MethodNotAllowed."""
+        if request.method not in ("GET", "HEAD"):
+            raise ApiError("MethodNotAllowed", "only GET is allowed here")
+        if self._cached_version != self._resources.version:
+            self._cached.clear()
+            self._cached_version = self._resources.version
+        parts = [part for part in asked.path.split("/") if part]
+        match parts:
+            case []:
+                return responses.document({"paths": self._paths()})
+            case ["version"]:
+                return responses.document(_version())
+            case ["livez" | "readyz" | "healthz" as endpoint, *name] if len(name) < 2:
+                return self._health(endpoint, name[0] if name else "", verbose="verbose" in request.query)
+            case ["metrics"]:
+                return web.Response(body=exposition(), headers={"Content-Type": "text/plain; version=0.0.4"})
+            case ["openapi", "v2"]:
+                return await self._openapi_v2(request)
+            case ["openapi", "v3"]:
+                return await self._openapi_index()
+            case ["openapi", "v3", *rest]:
+                return await self._openapi_v3(request, "/".join(rest))
+            case ["api" | "apis", *_]:
+                return await self._discovery(request, parts)
+        raise ApiError("NotFound", "the server could not find the requested resource")
+
+    def _paths(self) -> list[str]:
+        paths = ["/api", "/api/v1", "/apis"]
+        for group, versions in self._resources.group_versions().items():
+            if group:
+                paths += [f"/apis/{group}", *(f"/apis/{group}/{version}" for version in versions)]
+        return [*sorted(paths), "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
+
+    def _health(self, endpoint: str, name: str, *, verbose: bool) -> web.Response:
+        checks = self._checks if not name else {name: self._checks[name]} if name in self._checks else None
+        if checks is None:
+            raise ApiError("NotFound", f"there is no check called {name[:80]!r}")
+        lines, well = [], True
+        for label, check in checks.items():
+            reason = check()
+            well = well and reason is None
+            lines.append(f"[+]{label} ok" if reason is None else f"[-]{label} failed: {reason}")
+        if well and not verbose:
+            return responses.text("ok")
+        lines.append(f"{endpoint} check {'passed' if well else 'failed'}")
+        return responses.text("\n".join(lines) + "\n", status=200 if well else 500)
+
+    async def _discovery(self, request: web.BaseRequest, parts: list[str]) -> web.Response:
+        accepted = representation(request.headers.get("Accept", ""))
+        aggregated = accepted is not None and accepted.form is Form.DISCOVERY and len(parts) == 1
+        key = "/".join(parts) + ("+aggregated" if aggregated else "")
+        data = self._cached.get(key)
+        if data is None:
+            document = self._discovery_document(parts, aggregated=aggregated)
+            data = self._cached[key] = _encode(document)
+        content_type = _AGGREGATED if aggregated else responses.JSON
+        etag = f'"{openapi.content_hash(data)}"'
+        if aggregated and request.headers.get("If-None-Match") == etag:
+            return web.Response(status=304)
+        response = responses.json(data, content_type=content_type, headers={"ETag": etag, "Vary": "Accept"})
+        return await responses.compress(request, response)
+
+    def _discovery_document(self, parts: list[str], *, aggregated: bool) -> Document:
+        groups = self._resources.group_versions()
+        match parts:
+            case ["api"]:
+                return (
+                    discovery.aggregated(groups, core=True) if aggregated else discovery.core_versions(self._advertise)
+                )
+            case ["apis"]:
+                return discovery.aggregated(groups, core=False) if aggregated else discovery.group_list(groups)
+            case ["api", "v1"]:
+                return discovery.resource_list("v1", groups[""]["v1"])
+            case ["apis", group] if group in groups and group:
+                return discovery.group_document(group, groups[group])
+            case ["apis", group, version] if group and version in groups.get(group, ()):
+                return discovery.resource_list(f"{group}/{version}", groups[group][version])
+        raise ApiError("NotFound", "the server could not find the requested resource")
+
+    async def _openapi_index(self) -> web.Response:
+        groups = self._resources.group_versions()
+        # The address carries a hash of what will be served; the set of resources and the version decide that.
+        seed = f"{KUBERNETES_VERSION}/{self._resources.version}"
+        hashes = {
+            path: openapi.content_hash(f"{seed}/{path}".encode())
+            for group, versions in groups.items()
+            for version in versions
+            for path in (_openapi_path(group, version),)
+        }
+        return responses.document(openapi.paths_index(groups, hashes))
+
+    async def _openapi_v3(self, request: web.BaseRequest, path: str) -> web.Response:
+        groups = self._resources.group_versions()
+        for group, versions in groups.items():
+            for version, resources in versions.items():
+                if _openapi_path(group, version) == path:
+                    key = f"openapi/v3/{path}"
+                    async with self._openapi_lock:
+                        if key not in self._cached:
+                            self._cached[key] = await asyncio.to_thread(
+                                openapi.v3_document, resources, f"v{KUBERNETES_VERSION}"
+                            )
+                    return await self._openapi_answer(request, self._cached[key])
+        raise ApiError("NotFound", "the server could not find the requested resource")
+
+    async def _openapi_v2(self, request: web.BaseRequest) -> web.Response:
+        async with self._openapi_lock:
+            if "openapi/v2" not in self._cached:
+                self._cached["openapi/v2"] = await asyncio.to_thread(
+                    openapi.v2_document, self._resources.all(), f"v{KUBERNETES_VERSION}"
+                )
+        return await self._openapi_answer(request, self._cached["openapi/v2"])
+
+    async def _openapi_answer(self, request: web.BaseRequest, data: bytes) -> web.Response:
+        etag = f'"{openapi.content_hash(data)}"'
+        if request.headers.get("If-None-Match") == etag:
+            return web.Response(status=304, headers={"ETag": etag})
+        return await responses.compress(request, responses.json(data, headers={"ETag": etag}))
+
+
+def _openapi_path(group: str, version: str) -> str:
+    return f"apis/{group}/{version}" if group else f"api/{version}"
+
+
+def _version() -> Document:
+    major, minor, _ = KUBERNETES_VERSION.split(".")
+    return {
+        "major": major,
+        "minor": minor,
+        "gitVersion": f"v{KUBERNETES_VERSION}+pilotage",
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": f"python{platform.python_version()}",
+        "compiler": "cpython",
+        "platform": f"{platform.system().lower()}/{platform.machine().replace('x86_64', 'amd64')}",
+    }
