@@ -1,0 +1,9 @@
+"""Publishes the pods behind each Service as EndpointSlices.
+
+Purpose: the one source from which proxies, DNS and gateways learn addresses.
+Inputs → outputs: Services, Pods, Nodes → EndpointSlices created, changed, deleted.
+Invariants: every address of a Service stands in exactly one of our slices; at most 100 in a slice; a change of one pod
+writes one slice; slices of other owners are not touched.
+Reading order: `core`, `reconciler`.
+Specifications: KEP-752, KEP-1672. Topology hints (KEP-2433) are left to a later step.
+"""
