@@ -1,0 +1,50 @@
+"""A real API server in the same process, for component tests.
+
+Stands apart because every component's tests start from it. It listens on a free port of the loopback address, keeps its
+data in memory (or wherever the test says) and is gone, task and socket, when the block ends. Controllers, agents and
+the rest are started by the test that needs them, as ordinary clients.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pilotage.apiserver import Config, run
+from pilotage.client import Client
+from pilotage.kit.tasks import task_set
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiServer:
+    """A running API server."""
+
+    client: Client  # the administrator
+    kubeconfig_path: Path  # the administrator's
+    data_dir: Path
+    url: str
+
+
+@asynccontextmanager
+async def api_server(*, storage: str = "memory:", data_dir: Path | None = None) -> AsyncIterator[ApiServer]:
+    """Start the server and an administrator's client; stop both at the end.
+
+    With `data_dir` its keys (and a `sqlite:` store inside it) survive the block, so that a test can restart it.
+    """
+    with tempfile.TemporaryDirectory(prefix="pilotage-api-") as scratch:
+        directory = data_dir or Path(scratch)
+        config = Config(data_dir=directory, storage=storage, listen=("127.0.0.1", 0))
+        async with task_set() as tasks:
+            ready = asyncio.Event()
+            tasks.start(run(config, on_ready=ready.set), name="apiserver")
+            async with asyncio.timeout(30):
+                await ready.wait()
+            kubeconfig = directory / "admin.kubeconfig"
+            async with Client.from_kubeconfig(kubeconfig, user_agent="pilotage-test") as client:
+                yield ApiServer(
+                    client=client, kubeconfig_path=kubeconfig, data_dir=directory, url=client.connection.server
+                )
