@@ -159,11 +159,11 @@ def _service_vertex(service: Service, snapshot: Snapshot, zones: dict[str, str],
 def _entries(service: Service) -> Iterable[str]:
     """How a Service is reached from outside by itself, one label each."""
     for ingress in service.status.load_balancer.ingress:
-        yield f"LoadBalancer {ingress.ip or ingress.hostname}"
+        yield ingress.ip or ingress.hostname
     if service.spec.type == "NodePort":
-        yield "NodePort " + ", ".join(str(port.node_port) for port in service.spec.ports if port.node_port)
+        yield ", ".join(f"node:{port.node_port}" for port in service.spec.ports if port.node_port)
     for address in service.spec.external_ips:
-        yield f"externalIP {address}"
+        yield address
 
 
 def _ingress_vertex(ingress: Ingress) -> Vertex:
