@@ -26,6 +26,7 @@ class Launch:
     sockets: Mapping[str, socket.socket]  # listening on the host's loopback: "api", "http", "https"
     on_ready: Callable[[], None]  # tells the supervisor; may be called again
     progress: Callable[[str], None]  # a line for whoever watches the start
+    on_issued: Callable[[], None]  # the credentials of all identities are there: their processes may start
 
     @property
     def node(self) -> NodePlan:

@@ -18,6 +18,7 @@ class Layout:
     name: str
     run_base: Path  # holds the run directories of all clusters of this user
     data: Path  # survives `down`
+    images: Path  # the image store that all clusters of this user share
     cgroup: str  # relative to a hierarchy's root; unique on the machine
 
     @property
@@ -86,4 +87,6 @@ def make_layout(
         share = environment.get("XDG_DATA_HOME") or str(Path(environment.get("HOME", "/"), ".local", "share"))
         data_base = Path(share, "pilotage")
     data = Path(data_dir).absolute() if data_dir else data_base / name
-    return Layout(name=name, run_base=run_base, data=data, cgroup=f"pilotage/{name}{suffix}")
+    return Layout(
+        name=name, run_base=run_base, data=data, images=data_base / ".images", cgroup=f"pilotage/{name}{suffix}"
+    )

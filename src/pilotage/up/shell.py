@@ -44,7 +44,7 @@ def run_inside(
                 namespaces.enter(cluster.layout.namespace(node))
             _change_directory(directory)
             kubeconfig = str(cluster.layout.credential("admin"))
-            os.execvpe(command[0], list(command), {**environment, "KUBECONFIG": kubeconfig})
+            os.execvpe(command[0], list(command), {**environment, "KUBECONFIG": kubeconfig})  # noqa: S606
         except FileNotFoundError:
             code = _NOT_FOUND
             sys.stderr.write(f"pilotage: {command[0]}: no such command\n")

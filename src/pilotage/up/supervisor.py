@@ -21,7 +21,7 @@ from pilotage.kit import PilotageError
 from pilotage.up.cleanup import remove_cgroups, remove_traces
 from pilotage.up.core.config import ClusterConfig
 from pilotage.up.core.plan import Plan, make_plan
-from pilotage.up.core.processes import Process, processes
+from pilotage.up.core.processes import FIRST, Process, processes
 from pilotage.up.core.state import Event, Phase, ProcessState, advance, exit_text
 from pilotage.up.fabric import spawn_fabric, wait_gone
 from pilotage.up.layout import Layout
@@ -103,6 +103,7 @@ class Supervisor:
         self._keeper = 0  # PID; 0: no fabric
         self._zygote = 0  # PID as the host sees it, for who wants to enter; 0: no fabric
         self._stop = False
+        self._issued = False
         self._ready = False
         self._started = 0.0
         self._steps: list[tuple[float, str]] = []  # when each step of the start was done: bounded by the process table
@@ -171,7 +172,8 @@ class Supervisor:
         except OSError as error:
             raise StartFailed(f"cannot create {error.filename}: {error.strerror}; choose another --data-dir") from error
         for log in self._layout.logs.glob("*.log"):
-            log.replace(log.with_suffix(".log.previous"))
+            if log.stem != "supervisor":  # ours, and open
+                log.replace(log.with_suffix(".log.previous"))
 
     def _start_fabric(self) -> None:
         remove_cgroups(self._layout.cgroup)
@@ -197,8 +199,13 @@ class Supervisor:
         match message["event"]:
             case "fabric":
                 self._step("fabric")
-                for name in self._processes:
-                    self._spawn(name)
+                self._spawn(FIRST)
+            case "issued":
+                if not self._issued:  # a restarted API server issues again
+                    self._issued = True
+                    for name in self._processes:
+                        if name != FIRST:
+                            self._spawn(name)
             case "failed":
                 raise StartFailed(message["text"])
             case "spawned":

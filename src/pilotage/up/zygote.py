@@ -10,6 +10,7 @@ running within milliseconds. Fed by the supervisor over a socket, one JSON messa
               {"event": "failed", "text"}                 building did not work; the end follows
     from a child, on the same socket
               {"event": "ready", "name"}                  {"event": "progress", "name", "text"}
+              {"event": "issued", "name"}                 the credentials of all identities are there
 
 Children of children whose parent ended come here too (PID 1), and are reaped in silence.
 """
@@ -181,6 +182,7 @@ class Zygote:
             layout=self._layout,
             sockets=self._sockets,
             on_ready=self._speaker({"event": "ready", "name": process.name}),
+            on_issued=self._speaker({"event": "issued", "name": process.name}),
             progress=lambda text: self._say({"event": "progress", "name": process.name, "text": text[:_TEXT_MAX]}),
         )
         return run_root(launch)

@@ -60,5 +60,7 @@ def processes(plan: Plan) -> tuple[Process, ...]:
     return tuple(rows)
 
 
+FIRST = "apiserver"  # issues the credentials of all others
+
 # In the order the zygote imports them, which is the order they are started in.
 COMPONENTS = ("apiserver", "bootstrap", "controllers", "agent", "proxy", "dns", "gateway")

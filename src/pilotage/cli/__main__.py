@@ -1,0 +1,51 @@
+"""Entry point: runs one command and turns every foreseen error into one line and an exit code.
+
+Apart from `app` so that tests can call `main` with arguments. Leaves tracebacks to what nobody foresaw.
+"""
+
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `pilotage` with `arguments` (default: the process's own) and exit."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; returns the exit code."""
+    import typer
+
+    from pilotage.cli.app import app
+    from pilotage.kit import PilotageError, UsageError
+
+    try:
+        result = app(args=list(arguments), prog_name="pilotage", standalone_mode=False)
+    except typer.Exit as error:
+        return int(error.exit_code)
+    except typer.TyperException as error:  # a wrong command line, in typer's own words
+        text = error.format_message() if hasattr(error, "format_message") else str(error)
+        return _complain(f"{text.rstrip('.')}; see `pilotage {_command(arguments)}--help`", 2)
+    except UsageError as error:
+        return _complain(str(error), 2)
+    except PilotageError as error:
+        return _complain(str(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        return _complain("interrupted", 130)
+    except BrokenPipeError:  # the reader of our output left, as `head` does
+        sys.stderr.close()
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def _complain(text: str, code: int) -> int:
+    sys.stderr.write(f"pilotage: {' '.join(text.split())}\n")
+    return code
+
+
+def _command(arguments: Sequence[str]) -> str:
+    return f"{arguments[0]} " if arguments and not arguments[0].startswith("-") else ""
+
+
+if __name__ == "__main__":
+    main()
