@@ -6,6 +6,7 @@ gets the moment it is accepted.
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
@@ -67,6 +68,7 @@ class MemoryBackend:
             self._apply(event)
         revision = self._ledger.revision
         self._history.publish(revision, events)
+        await asyncio.sleep(0)  # one turn for the watchers, who were woken first
         return revision
 
     def _apply(self, event: Event) -> None:
