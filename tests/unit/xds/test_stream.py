@@ -242,8 +242,18 @@ def test_client_that_never_asks_for_endpoints_delays_the_rest_but_does_not_stop_
     assert stream.next_event() is None  # it cannot be said to have applied what it never asked for
 
 
+def test_everything_is_answered_even_when_it_is_nothing(envoy: FakeEnvoy) -> None:
+    envoy.stream.set_snapshot(snapshot(1), 0.0)
+    for type_ in (CLUSTER, LISTENER):
+        (response,) = envoy.stream.data_to_send(0.0)
+        assert (ResourceType(response.type_url), len(response.resources)) == (type_, 0)
+        envoy.take(response)
+    assert envoy.stream.data_to_send(0.0) == []
+
+
 def test_unknown_name_is_answered_as_not_existing(envoy: FakeEnvoy) -> None:
     envoy.stream.set_snapshot(snapshot(1), 0.0)
+    envoy.settle()
     envoy.request(ROUTE, subscribe=["nowhere"])
     (response,) = envoy.stream.data_to_send(0.0)
     assert list(response.removed_resources) == ["nowhere"]

@@ -78,6 +78,7 @@ class _TypeState:
     """What we know of one type at the client."""
 
     requested: bool = False
+    answered: bool = False
     wildcard: bool = False
     names: set[str] = field(default_factory=set)  # asked for by name
     held: dict[str, str] = field(default_factory=dict)  # name → version the client acknowledged
@@ -153,8 +154,12 @@ class DeltaStream:
         responses = []
         settled = True
         for type_ in ResourceType:
-            if self._types[type_].pending is None and (changes := self._next_batch(snapshot, type_)):
-                responses.append(self._respond(snapshot, type_, changes))
+            state = self._types[type_]
+            if state.pending is None:
+                changes = self._next_batch(snapshot, type_)
+                # Whoever asks for everything waits to hear that everything is nothing.
+                if changes or (state.requested and state.wildcard and not state.answered):
+                    responses.append(self._respond(snapshot, type_, changes))
             settled = settled and self._is_settled(snapshot, type_)
             if not settled and not self._gate_forced:
                 self._wait(now)
@@ -312,6 +317,7 @@ class DeltaStream:
         self._nonces += 1
         nonce = str(self._nonces)
         self._types[type_].pending = _Pending(nonce=nonce, sent=changes)
+        self._types[type_].answered = True
         desired = snapshot.resources[type_]
         return discovery_pb2.DeltaDiscoveryResponse(
             system_version_info=str(snapshot.version),
