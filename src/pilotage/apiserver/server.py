@@ -8,6 +8,7 @@ watches have ended and the store is closed; a restart finds everything as it was
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,13 +18,17 @@ from aiohttp import web
 
 from pilotage.apiserver.bootstrap import bootstrap
 from pilotage.apiserver.cache import Cache
-from pilotage.apiserver.front import Front
+from pilotage.apiserver.certificates import Authority, write_kubeconfig
+from pilotage.apiserver.front import Front, Handler
 from pilotage.apiserver.gate import Gate
 from pilotage.apiserver.pipeline import Pipeline
 from pilotage.apiserver.registry import Registry
 from pilotage.apiserver.resources import Resources
 from pilotage.apiserver.root import Root
 from pilotage.apiserver.store import ObjectStore
+from pilotage.apiserver.streams import Streams
+from pilotage.apiserver.subresources import Subresources
+from pilotage.apiserver.tls import agent_context, server_context
 from pilotage.apiserver.watches import tick_bookmarks
 from pilotage.kit.clock import SYSTEM_CLOCK, Clock
 from pilotage.kit.tasks import task_set
@@ -31,6 +36,14 @@ from pilotage.storage import open_backend
 
 BOOKMARK_INTERVAL_S = 1.0
 QUIET_BOOKMARK_INTERVAL_S = 60.0
+# How long open requests may finish after watches have been ended.
+SHUTDOWN_S = 2.0
+_SCALED = (
+    ("", "replicationcontrollers"),
+    ("apps", "deployments"),
+    ("apps", "replicasets"),
+    ("apps", "statefulsets"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +53,10 @@ class Config:
     data_dir: Path  # pki/, admin.kubeconfig
     storage: str = "memory:"  # or sqlite:PATH
     listen: tuple[str, int] | None = None  # None: only the sockets handed to `run`
-    advertise: tuple[str, int] | None = None  # where pods reach the server; None: the first listening address
+    advertise: tuple[str, int] | None = None  # where nodes and pods reach the server; None: the first socket
+    service_cidr: str = "10.96.0.0/16"  # the first address belongs to the `kubernetes` Service
+    cluster_domain: str = "cluster.local"
+    names: tuple[str, ...] = ()  # further DNS names of the serving certificate
     clock: Clock = SYSTEM_CLOCK
 
 
@@ -51,6 +67,11 @@ async def run(
     sockets = list(sockets)
     if config.listen is not None:
         sockets.append(socket.create_server(config.listen, backlog=1024))
+    if not sockets:
+        raise ValueError("the API server needs an address to listen on or a socket")
+    pki = config.data_dir / "pki"
+    authority = Authority.load_or_create(pki, clock=config.clock)
+    tls = server_context(authority, pki, config.cluster_domain, _addresses(config, sockets), config.names)
     backend = await open_backend(config.storage)
     try:
         cache = Cache(backend)
@@ -59,26 +80,27 @@ async def run(
         registry = Registry(ObjectStore(backend, cache), Pipeline())
         root = Root(resources, f"{sockets[0].getsockname()[0]}", {"ping": lambda: None})
         gate = Gate()
+        streams = Streams(registry, lambda: agent_context(authority, pki))
         front = Front(
             gate=gate,
             resources=resources,
             registry=registry,
             root=root,
-            subresources={},
-            virtual={},
+            subresources=handlers(Subresources(registry), streams),
+            virtual={("", "bindings"): Subresources(registry).binding},
             clock=config.clock,
         )
-        async with task_set() as tasks:
+        async with streams, task_set() as tasks:
             tasks.start(cache.run(), name="cache")
             tasks.start(tick_bookmarks(cache, BOOKMARK_INTERVAL_S, QUIET_BOOKMARK_INTERVAL_S), name="bookmarks")
             await bootstrap(registry, config.clock, gate.authenticate(None, config.clock.wall()))  # type: ignore[arg-type]
             server = web.Server(front.handle, handler_cancellation=True, access_log=None)
-            runner = web.ServerRunner(server, handle_signals=False)
+            runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=SHUTDOWN_S)
             await runner.setup()
             try:
                 for each in sockets:
-                    await web.SockSite(runner, each, shutdown_timeout=2.0).start()
-                _write_kubeconfig(config, sockets[0])
+                    await web.SockSite(runner, each, ssl_context=tls).start()
+                _write_kubeconfig(config, authority, _url(sockets[0]))
                 on_ready()
                 await asyncio.Event().wait()
             finally:
@@ -88,20 +110,44 @@ async def run(
         await backend.close()
 
 
-def _write_kubeconfig(config: Config, first: socket.socket) -> None:
-    import json
+def handlers(subresources: Subresources, streams: Streams) -> dict[tuple[str, str, str], Handler]:
+    """Who answers the subresources that are not plain objects: (group, plural, subresource) → handler."""
+    found: dict[tuple[str, str, str], Handler] = {(*kind, "scale"): subresources.scale for kind in _SCALED}
+    found |= {
+        ("", "pods", "binding"): subresources.binding,
+        ("", "pods", "eviction"): subresources.eviction,
+        ("", "pods", "log"): streams.log,
+        ("", "pods", "exec"): streams.exec,
+        ("", "pods", "attach"): streams.attach,
+        ("", "pods", "portforward"): streams.port_forward,
+    }
+    return found
 
+
+def _url(first: socket.socket) -> str:
+    """Where a client on this machine reaches the socket."""
     host, port = first.getsockname()[:2]
-    config.data_dir.mkdir(parents=True, exist_ok=True)
-    (config.data_dir / "admin.kubeconfig").write_text(
-        json.dumps(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "current-context": "pilotage",
-                "clusters": [{"name": "pilotage", "cluster": {"server": f"http://{host}:{port}"}}],
-                "contexts": [{"name": "pilotage", "context": {"cluster": "pilotage", "user": "kubernetes-admin"}}],
-                "users": [{"name": "kubernetes-admin", "user": {}}],
-            }
-        )
+    if ipaddress.ip_address(host).is_unspecified:
+        host = "::1" if ":" in host else "127.0.0.1"
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+
+
+def _addresses(config: Config, sockets: Sequence[socket.socket]) -> list[str]:
+    """Every address the serving certificate must name."""
+    service = ipaddress.ip_network(config.service_cidr)[1]
+    hosts = [str(service), *(each.getsockname()[0] for each in sockets)]
+    if config.advertise is not None:
+        hosts.append(config.advertise[0])
+    return [host for host in hosts if not ipaddress.ip_address(host).is_unspecified]
+
+
+def _write_kubeconfig(config: Config, authority: Authority, url: str) -> None:
+    admin = authority.issue_client("kubernetes-admin", ("system:masters",))
+    write_kubeconfig(
+        config.data_dir / "admin.kubeconfig",
+        server=url,
+        ca_pem=authority.certificate_pem,
+        certificate_pem=admin.certificate_pem,
+        key_pem=admin.key_pem,
+        user="kubernetes-admin",
     )

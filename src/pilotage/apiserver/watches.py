@@ -10,7 +10,7 @@ moves in an ADDED line. Cancelling the consumer ends the watch.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import datetime
 
 import msgspec
@@ -55,7 +55,7 @@ def initial_revision(options: ListOptions) -> int | None:
 
 async def lines(
     cache: Cache, view: View, namespace: str, selection: Selection, options: ListOptions, clock: Clock
-) -> tuple[Cursor, AsyncIterator[bytes]]:
+) -> tuple[Cursor, AsyncGenerator[bytes, None]]:
     """Open the watch; raises ApiError (Expired, Timeout) before the first byte where that is possible.
 
     The caller closes the cursor, and ends the stream by `cursor.expire()`.
@@ -83,7 +83,7 @@ async def _stream(
     selection: Selection,
     options: ListOptions,
     clock: Clock,
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     revision = cache.revision
     now = clock.wall()
     chunk: list[bytes] = []

@@ -211,12 +211,13 @@ def _parameters(verb: str, *, v3: bool) -> list[Document]:
 
 
 def _body(verb: str, schema: str, prefix: str, *, v3: bool) -> Document:
+    media: tuple[str, ...] = ("*/*",)
     if verb == "patch":
         reference, media = {"$ref": f"{prefix}{_META}.Patch"}, _PATCH_TYPES
     elif verb in ("create", "update"):
-        reference, media = {"$ref": prefix + schema}, ("*/*",)
+        reference = {"$ref": prefix + schema}
     elif verb in ("delete", "deletecollection"):
-        reference, media = {"$ref": prefix + _DELETE_OPTIONS}, ("*/*",)
+        reference = {"$ref": prefix + _DELETE_OPTIONS}
     else:
         return {}
     if v3:
