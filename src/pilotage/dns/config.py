@@ -1,0 +1,102 @@
+"""What the DNS server is told at its start."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pilotage.dns.chain.forward import Address
+from pilotage.kit.errors import UsageError
+
+UPSTREAMS_MAX = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Addresses are `ADDRESS:PORT`, IPv6 in brackets; the port may be left out and is then 53."""
+
+    listen: tuple[str, ...]
+    """Port 0 takes any free one (the same for UDP and TCP)."""
+    zone: str = "cluster.local"
+    reverse_cidrs: tuple[str, ...] = ()
+    """Service and pod ranges: unknown addresses in them are NXDOMAIN here and never asked of upstreams."""
+    upstreams: tuple[str, ...] = ()
+    resolv_conf: str = ""
+    """A file whose nameservers are the upstreams when none are given; empty: none, other names are REFUSED."""
+    ttl_s: int = 5
+    pods: str = "insecure"
+    """Pod records: disabled, insecure or verified."""
+    node: str = ""
+    """This node's name, for the watermark and the slice."""
+    publish_service: str = ""
+    """`namespace/name` of the Service without selector into which this process puts itself; empty: none."""
+    dns_service: str = "kube-system/kube-dns"
+    """The Service named in NS records."""
+    health: str = ""
+    """`ADDRESS:PORT` of /metrics, /livez and /readyz; empty: none."""
+    cache_entries_max: int = 10_000
+    """Upstream answers kept, about 1 kB each."""
+    upstream_timeout_s: float = 2.0
+    """For one attempt at one upstream."""
+
+    def check(self) -> None:
+        """Raises `UsageError` with the field and what is wrong with it."""
+        from pilotage.dns.core.name import from_text, reverse_zones
+
+        if not self.listen:
+            raise UsageError("listen: at least one ADDRESS:PORT")
+        for text in (*self.listen, *self.upstreams, *([self.health] if self.health else [])):
+            parse_address(text)
+        if len(self.upstreams) > UPSTREAMS_MAX:
+            raise UsageError(f"upstreams: at most {UPSTREAMS_MAX}")
+        if not 0 <= self.ttl_s <= 3600:
+            raise UsageError(f"ttl: {self.ttl_s} is not between 0 and 3600 seconds")
+        if self.pods not in ("disabled", "insecure", "verified"):
+            raise UsageError(f"pods: {self.pods!r} is not disabled, insecure or verified")
+        for field, text in (("dns_service", self.dns_service), ("publish_service", self.publish_service)):
+            if text and text.count("/") != 1:
+                raise UsageError(f"{field}: {text!r} is not NAMESPACE/NAME")
+        try:
+            if not from_text(self.zone):
+                raise ValueError("the root cannot be the cluster's zone")
+            for cidr in self.reverse_cidrs:
+                reverse_zones(cidr)
+        except ValueError as error:
+            raise UsageError(f"zone or reverse_cidrs: {error}") from error
+
+
+def parse_address(text: str, *, default_port: int = 53) -> Address:
+    """`10.0.0.1`, `10.0.0.1:53`, `[::1]:53` or `::1`. Raises `UsageError`."""
+    host, port = text, str(default_port)
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        port = rest.removeprefix(":") or port
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    try:
+        ipaddress.ip_address(host)
+        number = int(port)
+        if not 0 <= number <= 65535:
+            raise ValueError(port)
+    except ValueError as error:
+        raise UsageError(f"{text!r} is not ADDRESS or ADDRESS:PORT") from error
+    return Address(host, number)
+
+
+def find_upstreams(config: Config) -> tuple[Address, ...]:
+    """The upstreams given, or those of the file; never this server itself, which would ask itself for ever."""
+    if config.upstreams:
+        found = [parse_address(text) for text in config.upstreams]
+    elif config.resolv_conf:
+        try:
+            lines = Path(config.resolv_conf).read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError as error:
+            raise UsageError(f"{config.resolv_conf}: {error.strerror}") from error
+        words = [line.split() for line in lines]
+        servers = [w[1].partition("%")[0] for w in words if len(w) >= 2 and w[0] == "nameserver"]
+        found = [parse_address(server) for server in servers]
+    else:
+        found = []
+    own = {parse_address(text) for text in config.listen}
+    return tuple(address for address in dict.fromkeys(found) if address not in own)[:UPSTREAMS_MAX]

@@ -1,0 +1,220 @@
+"""The DNS server's shell: watches in, sockets out.
+
+Reads Services, EndpointSlices and Namespaces into the table, opens the listeners, puts itself behind the DNS Service
+and states its watermark. Sockets open first: a client that comes before the first complete view hears SERVFAIL and
+tries again, where a closed port would look like a broken network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from pilotage.api.core_v1 import Namespace, Pod, Service
+from pilotage.api.discovery_v1 import EndpointSlice
+from pilotage.client import Client, Informer, WatermarkPublisher
+from pilotage.dns.chain import link
+from pilotage.dns.chain.cache import Cache
+from pilotage.dns.chain.forward import Address, Forward
+from pilotage.dns.config import Config, find_upstreams, parse_address
+from pilotage.dns.core.name import from_text, pack_address, reverse_zones
+from pilotage.dns.core.records import ZoneSettings
+from pilotage.dns.core.table import Table
+from pilotage.dns.metrics import ADDRESSES, CHANGES, COMPILED, SERVICES
+from pilotage.dns.publish import SlicePublisher, own_slices
+from pilotage.dns.resolver import Resolver
+from pilotage.dns.tcp import StreamListener
+from pilotage.dns.udp import RECEIVE_BUFFER_BYTES, DatagramListener
+from pilotage.kit.clock import SYSTEM_CLOCK, Clock
+from pilotage.kit.tasks import TaskSet, task_set
+from pilotage.telemetry import get_logger
+from pilotage.telemetry.health import serve_health
+
+CONSUMER = "dns"
+STREAM_BACKLOG = 512
+_log = get_logger()
+
+
+def settings_of(config: Config, addresses: tuple[Address, ...]) -> ZoneSettings:
+    """The pure part of the configuration."""
+    namespace, _, name = config.dns_service.partition("/")
+    packed = (pack_address(address.host) for address in addresses)
+    return ZoneSettings(
+        zone=from_text(config.zone),
+        ttl=config.ttl_s,
+        pods=config.pods,
+        dns_service=(namespace, name),
+        nameserver_addresses=tuple(address for address in packed if address is not None and any(address)),
+        reverse_zones=tuple(zone for cidr in config.reverse_cidrs for zone in reverse_zones(cidr)),
+    )
+
+
+@dataclass(slots=True)
+class _Bound:
+    address: Address
+    datagrams: socket.socket
+    streams: socket.socket
+
+
+def bind(address: Address) -> _Bound:
+    """Both sockets of one address, on the same port. Raises `OSError`."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    attempts = 1 if address.port else 20  # a free UDP port may be taken for TCP
+    while True:
+        attempts -= 1
+        datagrams, streams = socket.socket(family, socket.SOCK_DGRAM), socket.socket(family, socket.SOCK_STREAM)
+        try:
+            for bound in (datagrams, streams):
+                bound.setblocking(False)
+                if family is socket.AF_INET6:
+                    bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            streams.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+            datagrams.bind((address.host, address.port))
+            port = datagrams.getsockname()[1]
+            streams.bind((address.host, port))
+            return _Bound(Address(address.host, port), datagrams, streams)
+        except OSError:
+            datagrams.close()
+            streams.close()
+            if not attempts:
+                raise
+
+
+class Server:
+    """One DNS process. `addresses` are known once it is entered."""
+
+    def __init__(self, config: Config, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        """Binds the sockets. Raises `UsageError`, or `OSError` when a port is taken."""
+        config.check()
+        self._config = config
+        self._clock = clock
+        upstreams = find_upstreams(config)
+        self._bound: list[_Bound] = []
+        try:
+            for text in config.listen:
+                self._bound.append(bind(parse_address(text)))
+        except OSError:
+            self._close_sockets()
+            raise
+        self.addresses = tuple(bound.address for bound in self._bound)
+        """What is listened on, with the ports really taken."""
+        self.table = Table(settings_of(config, self.addresses), recursion=bool(upstreams))
+        self.forward = Forward(upstreams, clock, attempt_timeout_s=config.upstream_timeout_s)
+        self.cache = Cache(clock, entries_max=config.cache_entries_max)
+        self.resolver = Resolver(self.table, link((self.cache,), self.forward))
+
+    def _close_sockets(self) -> None:
+        for bound in self._bound:
+            bound.datagrams.close()
+            bound.streams.close()
+
+    async def run(self, client: Client | None, on_ready: Callable[[], None]) -> None:
+        """Serve until cancelled. Without a client the cluster is empty and only upstreams are asked."""
+        try:
+            async with AsyncExitStack() as stack:
+                tasks = await stack.enter_async_context(task_set())
+                await self._listen(stack, tasks)
+                if self._config.health:
+                    health = parse_address(self._config.health)
+                    await stack.enter_async_context(serve_health(health.host, health.port, self._unready))
+                if client is None:
+                    self.table.synced = True
+                else:
+                    await self._watch(client, tasks)
+                on_ready()
+                _log.info("dns ready", addresses=[str(address) for address in self.addresses])
+                await asyncio.get_running_loop().create_future()
+        finally:
+            self.resolver.close()
+            self._close_sockets()
+
+    def _unready(self) -> str:
+        """For /readyz, and the moment when the gauges are looked at."""
+        snapshot = self.table.snapshot()
+        SERVICES.set(snapshot.services)
+        ADDRESSES.set(snapshot.addresses)
+        COMPILED.set(snapshot.compiled)
+        return "" if snapshot.synced else "waiting for the first complete view of the cluster"
+
+    async def _listen(self, stack: AsyncExitStack, tasks: TaskSet) -> None:
+        streams = StreamListener(self.resolver)
+        for bound in self._bound:
+            listener = DatagramListener(bound.datagrams, self.resolver, tasks)
+            listener.start()
+            stack.callback(listener.close)
+
+            def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                tasks.start(streams.serve(reader, writer))
+
+            server = await asyncio.start_server(accept, sock=bound.streams, backlog=STREAM_BACKLOG)
+            stack.callback(server.close)
+
+    async def _watch(self, client: Client, tasks: TaskSet) -> None:
+        services, slices = Informer(client, Service), Informer(client, EndpointSlice)
+        namespaces = Informer(client, Namespace)
+        informers: list[Informer[Service] | Informer[EndpointSlice] | Informer[Namespace] | Informer[Pod]]
+        informers = [services, slices, namespaces]
+        services.add_handler(self._on_service)
+        slices.add_handler(self._on_slice)
+        namespaces.add_handler(self._on_namespace)
+        if self._config.pods == "verified":
+            pods = Informer(client, Pod)
+            pods.add_handler(self._on_pod)
+            informers.append(pods)
+        watermark = WatermarkPublisher(client, CONSUMER, self._config.node)
+
+        def advance(_: int) -> None:
+            if self.table.synced:
+                watermark.advance(min(services.resource_version, slices.resource_version))
+
+        services.add_progress(advance)
+        slices.add_progress(advance)
+        for informer in informers:
+            tasks.start(informer.run(), name=f"informer {informer.kind.kind}")
+        for informer in informers:
+            await informer.wait_synced()
+        self.table.synced = True
+        advance(0)
+        tasks.start(watermark.run(), name="watermark")
+        if self._config.publish_service:
+            own = own_slices(self._config.publish_service, self._config.node, self.addresses)
+            publisher = SlicePublisher(client, own)
+            slices.add_handler(publisher.observe)
+            tasks.start(publisher.run(), name="publish")
+
+    # Handlers apply at once instead of queueing keys: one change costs microseconds, and an answer is then never older
+    # than the event that contradicts it.
+
+    def _on_service(self, old: Service | None, new: Service | None) -> None:
+        self._changed("service")
+        self.table.set_service(old, new)
+
+    def _on_slice(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
+        self._changed("slice")
+        self.table.set_slice(old, new)
+
+    def _on_namespace(self, old: Namespace | None, new: Namespace | None) -> None:
+        self._changed("namespace")
+        either = new or old
+        assert either is not None
+        self.table.set_namespace(either.metadata.name, exists=new is not None)
+
+    def _on_pod(self, old: Pod | None, new: Pod | None) -> None:
+        for pod, exists in ((old, False), (new, True)):
+            if pod is None:
+                continue
+            for address in pod.status.pod_ips or ():
+                self.table.set_pod(pod.metadata.namespace, pod.metadata.name, address.ip, exists=exists)
+
+    def _changed(self, kind: str) -> None:
+        CHANGES.labels(kind).inc()
+        self.table.serial = int(self._clock.wall().timestamp())
+
+
+async def run(config: Config, client: Client, *, on_ready: Callable[[], None] = lambda: None) -> None:
+    """Serve until cancelled. `on_ready` is called once the first complete view of the cluster is served."""
+    await Server(config).run(client, on_ready)

@@ -1,0 +1,85 @@
+"""The TCP listener (RFC 7766): many questions per connection, answered as they come ready, in any order.
+
+Everything a peer can hold is bounded: connections, questions under way per connection, the time between questions, the
+time one question may trickle in, and the time the answer may take to be taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from pilotage.dns.metrics import CONNECTIONS, DROPPED, QUERIES
+from pilotage.dns.resolver import Pending, Resolver
+from pilotage.kit.tasks import TaskSet, task_set
+
+CONNECTIONS_MAX = 1_000
+"""Further ones are closed at once; about 20 kB each."""
+QUESTIONS_MAX = 32
+"""Under way per connection; further ones wait unread, which slows the peer down."""
+IDLE_TIMEOUT_S = 30.0
+MESSAGE_TIMEOUT_S = 5.0
+"""For the rest of a message once its length is known, and for the peer to take an answer."""
+MESSAGE_BYTES_MAX = 4_096
+"""A query is a question and a few options; a longer one closes the connection."""
+
+
+class StreamListener:
+    """Serves connections that `asyncio.start_server` hands it."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self._resolver = resolver
+        self._open = 0
+        self._cluster, self._upstream = (QUERIES.labels("tcp", by) for by in ("cluster", "upstream"))
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, until it ends, is idle, or breaks a rule."""
+        if self._open >= CONNECTIONS_MAX:
+            writer.close()
+            return
+        self._open += 1
+        CONNECTIONS.set(self._open)
+        try:
+            async with task_set() as tasks:
+                await self._read(reader, writer, tasks)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError):
+            pass  # the peer left or is too slow: there is nobody to tell
+        finally:
+            self._open -= 1
+            CONNECTIONS.set(self._open)
+            writer.close()
+
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, tasks: TaskSet) -> None:
+        slots = asyncio.Semaphore(QUESTIONS_MAX)
+        while True:
+            async with asyncio.timeout(IDLE_TIMEOUT_S):
+                length = int.from_bytes(await reader.readexactly(2), "big")
+            if not 12 <= length <= MESSAGE_BYTES_MAX:
+                DROPPED.inc()
+                break
+            async with asyncio.timeout(MESSAGE_TIMEOUT_S):
+                data = await reader.readexactly(length)
+            result = self._resolver.now(data, stream=True)
+            if isinstance(result, Pending):
+                self._upstream.inc()
+                await slots.acquire()
+                tasks.start(self._later(result, writer, slots))
+            elif result is None:
+                DROPPED.inc()
+                break
+            else:
+                self._cluster.inc()
+                await _send(writer, result)
+        for _ in range(QUESTIONS_MAX):
+            await slots.acquire()  # let what is under way be answered
+
+    async def _later(self, pending: Pending, writer: asyncio.StreamWriter, slots: asyncio.Semaphore) -> None:
+        try:
+            await _send(writer, await self._resolver.later(pending, stream=True))
+        finally:
+            slots.release()
+
+
+async def _send(writer: asyncio.StreamWriter, reply: bytes) -> None:
+    writer.write(len(reply).to_bytes(2, "big") + reply)
+    async with asyncio.timeout(MESSAGE_TIMEOUT_S):
+        await writer.drain()
