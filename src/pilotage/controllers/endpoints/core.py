@@ -73,6 +73,11 @@ def correction(
     }
 
 
+def is_ours(existing: Endpoints) -> bool:
+    """Whether this controller made the object; one written by hand outlives its Service."""
+    return existing.metadata.labels.get(MANAGED_BY_LABEL) == MANAGER
+
+
 def labels(service: Service) -> dict[str, str]:
     copied = services.copied_labels(service, _RESERVED) | {MANAGED_BY_LABEL: MANAGER}
     if services.is_headless(service):

@@ -2,7 +2,7 @@
 
 from pilotage.api import services, timestamp
 from pilotage.api.core_v1 import Endpoints, Pod, Service
-from pilotage.controllers.endpoints.core import correction, document, subsets
+from pilotage.controllers.endpoints.core import correction, document, is_ours, subsets
 from pilotage.kit.clock import Clock
 from pilotage.reconcile import DONE, Controller, Manager, Request, Result
 from pilotage.reconcile.writes import Writes
@@ -50,7 +50,7 @@ class EndpointsReconciler:
         existing = self._endpoints.get(request.name, request.namespace)
         trigger = self._triggers.pop(request, "")
         if service is None or service.metadata.is_deleting:
-            if existing is not None and service is None:
+            if existing is not None and service is None and is_ours(existing):
                 await self._writes.delete(request, self._endpoints, existing)
             return DONE
         if not service.spec.selector or service.spec.type == "ExternalName":

@@ -127,11 +127,9 @@ def _pack(wanted: Mapping[str, Endpoint], slices: Sequence[EndpointSlice]) -> li
         key=lambda item: (_is_unchanged(item), -len(item.endpoints)),
     )
     newcomers = [left[address] for address in sorted(left)]
-    for item in open_bins:
-        if not newcomers:
-            break
-        room = ENDPOINTS_MAX - len(item.endpoints)
-        item.endpoints += newcomers[:room]
+    for open_bin in open_bins:
+        room = ENDPOINTS_MAX - len(open_bin.endpoints)
+        open_bin.endpoints += newcomers[:room]
         newcomers = newcomers[room:]
     while newcomers:
         bins.append(_Bin(None, newcomers[:ENDPOINTS_MAX]))

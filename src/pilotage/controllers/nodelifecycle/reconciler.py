@@ -1,0 +1,123 @@
+"""Watches heartbeats, writes conditions and taints. A request is the node's name."""
+
+from dataclasses import dataclass
+
+from pilotage.api import timestamp
+from pilotage.api.codec import to_wire
+from pilotage.api.coordination_v1 import Lease
+from pilotage.api.core_v1 import Node, Pod
+from pilotage.api.status import ApiError, is_not_found
+from pilotage.client.client import PatchType
+from pilotage.controllers.nodelifecycle.core import GRACE_S, Plan, plan
+from pilotage.kit.clock import Clock
+from pilotage.reconcile import DONE, Controller, Manager, Request, Result
+from pilotage.reconcile.writes import Writes, together
+
+LEASE_NAMESPACE = "kube-node-lease"
+BY_NODE = "node"
+
+
+@dataclass(slots=True)
+class _Heartbeat:
+    """The last sign of life and when it was noticed here; the writer's own time is never compared with ours."""
+
+    uid: str
+    sign: tuple[str, ...]
+    seen_at: float
+
+
+class NodeLifecycleReconciler:
+    """One node at a time."""
+
+    def __init__(self, manager: Manager, clock: Clock, *, grace_s: float = GRACE_S) -> None:
+        self._clock = clock
+        self._grace_s = grace_s
+        self._events = manager.events
+        self._nodes = manager.informer(Node)
+        self._leases = manager.informer(Lease, namespace=LEASE_NAMESPACE)
+        self._pods = manager.informer(Pod)
+        self._pods.add_index(BY_NODE, lambda pod: (pod.spec.node_name,) if pod.spec.node_name else ())
+        self._writes = Writes(manager.client)
+        self._heartbeats: dict[str, _Heartbeat] = {}
+
+    def controller(self) -> Controller:
+        controller = Controller("nodelifecycle", self)
+        controller.watch(self._nodes)
+        controller.reads(self._pods)
+        controller.watch(self._leases, lambda lease: (Request("", lease.metadata.name),))
+        return controller
+
+    async def reconcile(self, request: Request) -> Result:
+        await self._writes.settle(request)
+        node = self._nodes.get(request.name)
+        if node is None:
+            self._heartbeats.pop(request.name, None)
+            return DONE
+        step = plan(node, self._silent_s(node), self._clock.wall(), grace_s=self._grace_s)
+        await self._carry_out(request, node, step)
+        return Result(requeue_after_s=step.check_after_s)
+
+    def _silent_s(self, node: Node) -> float:
+        """Seconds since the Lease or the status last changed, as noticed by this process."""
+        lease = self._leases.get(node.metadata.name, LEASE_NAMESPACE)
+        sign = (
+            lease.spec.renew_time if lease is not None else "",
+            # Our own conditions must not count as a sign of life; they never touch the heartbeat time.
+            *(condition.last_heartbeat_time for condition in node.status.conditions),
+        )
+        now = self._clock.monotonic()
+        known = self._heartbeats.get(node.metadata.name)
+        if known is None or known.uid != node.metadata.uid or known.sign != sign:
+            if (
+                known is not None
+                and known.uid == node.metadata.uid
+                and len(known.sign) < len(sign)
+                and (known.sign[0] == sign[0])
+            ):
+                known.sign = sign  # conditions were added, perhaps by us; the Lease says nothing new
+                return now - known.seen_at
+            self._heartbeats[node.metadata.name] = _Heartbeat(node.metadata.uid, sign, now)
+            return 0.0
+        return now - known.seen_at
+
+    async def _carry_out(self, request: Request, node: Node, step: Plan) -> None:
+        if step.conditions is not None:
+            body = {"status": {"conditions": [to_wire(condition) for condition in step.conditions]}}
+            await self._writes.patch(
+                request, self._nodes, node, body, patch_type=PatchType.STRATEGIC, subresource="status"
+            )
+            if not step.is_ready:
+                name = node.metadata.name
+                self._events.normal(node, "NodeNotReady", f"Node {name} status is now: NodeNotReady")
+        if step.taints is not None:
+            version = None if step.conditions is not None else node.metadata.resource_version
+            metadata = {"resourceVersion": version} if version else {"uid": node.metadata.uid}
+            taints = [to_wire(taint) for taint in step.taints]
+            await self._writes.patch(
+                request, self._nodes, node, {"metadata": metadata, "spec": {"taints": taints or None}}
+            )
+        if not step.is_ready:
+            pods = self._pods.by_index(BY_NODE, node.metadata.name)
+            await together([self._mark_not_ready(pod) for pod in pods if pod.status.is_ready])
+
+    async def _mark_not_ready(self, pod: Pod) -> None:
+        """A silent node cannot say it itself; endpoints must stop pointing there."""
+        condition = {
+            "type": "Ready",
+            "status": "False",
+            "reason": "NodeNotReady",
+            "lastTransitionTime": timestamp.render(self._clock.wall()),
+        }
+        try:
+            await self._writes.client.patch(
+                Pod,
+                pod.metadata.name,
+                {"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}},
+                namespace=pod.metadata.namespace,
+                patch_type=PatchType.STRATEGIC,
+                subresource="status",
+            )
+        except ApiError as error:
+            if not is_not_found(error):
+                raise
+        self._events.warning(pod, "NodeNotReady", "Node is not ready")
