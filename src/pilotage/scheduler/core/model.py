@@ -104,7 +104,7 @@ class PodInfo:
 
     def scheduling_inputs(self) -> tuple[object, ...]:
         """What a change of the pod itself must alter for another attempt to be worth it."""
-        return (self.labels, self.spec, self.owner_selector)
+        return (self.labels, self.spec)
 
     @property
     def scored_cpu(self) -> int:

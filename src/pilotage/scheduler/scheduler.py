@@ -1,0 +1,274 @@
+"""Moves objects into the scheduler's core and its decisions out.
+
+Fed by informers of pods, nodes, namespaces, Services and workloads; called by `run`. One loop decides, one pod after
+another, on a snapshot that already contains what it decided before (assumed pods); bindings are written beside it.
+Leaves out every rule of placement: those are in `core`.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from pilotage.api import timestamp
+from pilotage.api.apps_v1 import ReplicaSet, StatefulSet
+from pilotage.api.core_v1 import Namespace, Node, Pod, Service
+from pilotage.api.labels import Selector, from_label_selector
+from pilotage.api.pods import is_terminal
+from pilotage.api.status import ApiError, is_conflict, is_not_found
+from pilotage.client import Client, ConnectionFailed, EventRecorder, Informer, PatchType
+from pilotage.client.client import path_of
+from pilotage.kit.clock import Clock
+from pilotage.kit.tasks import TaskSet, task_set
+from pilotage.scheduler.core.cycle import Unschedulable, schedule
+from pilotage.scheduler.core.gates import is_gated
+from pilotage.scheduler.core.model import Cluster, PodInfo, PodKey
+from pilotage.scheduler.core.queue import ClusterEvent, QueuedPod, SchedulingQueue
+from pilotage.scheduler.core.spreading import owner_selector
+from pilotage.scheduler.metrics import attempts, pending_pods
+from pilotage.telemetry import get_logger
+
+BINDINGS_MAX = 32  # in flight at once; more would only queue in the API server
+BY_NAMESPACE = "namespace"
+
+_log = get_logger()
+
+
+class Scheduler:
+    """Binds the pods of one scheduler name."""
+
+    def __init__(self, client: Client, name: str, clock: Clock) -> None:
+        self._client = client
+        self._name = name
+        self._clock = clock
+        self._events = EventRecorder(client, name, clock=clock)
+        self._cluster = Cluster()
+        self._queue = SchedulingQueue()
+        self._assumed: dict[PodKey, str] = {}  # pod → uid; in the snapshot, not yet confirmed by the watch
+        self._wake = asyncio.Event()
+        self._slots = asyncio.Semaphore(BINDINGS_MAX)
+        self._pods = Informer(client, Pod)
+        self._nodes = Informer(client, Node)
+        self._namespaces = Informer(client, Namespace)
+        self._services = Informer(client, Service)
+        self._replicasets = Informer(client, ReplicaSet)
+        self._statefulsets = Informer(client, StatefulSet)
+        self._services.add_index(BY_NAMESPACE, lambda service: (service.metadata.namespace,))
+        self._pods.add_handler(self._pod_changed)
+        self._nodes.add_handler(self._node_changed)
+        self._namespaces.add_handler(self._namespace_changed)
+
+    async def run(self, on_ready: Callable[[], None]) -> None:
+        """Decide and bind until cancelled; calls `on_ready` once all caches are filled."""
+        informers = (
+            self._pods,
+            self._nodes,
+            self._namespaces,
+            self._services,
+            self._replicasets,
+            self._statefulsets,
+        )
+        async with task_set() as tasks:
+            tasks.start(self._events.run(), name="events")
+            for informer in informers:
+                tasks.start(informer.run(), name=f"informer-{informer.kind.plural}")
+            for informer in informers:
+                await informer.wait_synced()
+            on_ready()
+            await self._decide_forever(tasks)
+
+    def snapshot(self) -> dict[str, object]:
+        """For debugging: queue sizes, nodes and what is free on them."""
+        return {
+            "queue": msgspec.to_builtins(self._queue.snapshot()),
+            "assumed": len(self._assumed),
+            "nodes": {
+                name: {"pods": len(node.pods), "requested": dict(node.requested)}
+                for name, node in sorted(self._cluster.nodes.items())
+            },
+        }
+
+    # ── what changed ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        now = self._clock.monotonic()
+        if new is None or is_terminal(new):
+            pod = new or old
+            assert pod is not None
+            key = PodKey(pod.metadata.namespace, pod.metadata.name)
+            self._assumed.pop(key, None)
+            self._queue.remove(key)
+            if self._cluster.displace(key):
+                self._happened(ClusterEvent.POD_GONE)
+            return
+        key = PodKey(new.metadata.namespace, new.metadata.name)
+        if new.spec.node_name:
+            self._assumed.pop(key, None)
+            self._queue.remove(key)
+            known = old is not None and bool(old.spec.node_name)
+            if known and old is not None and _placed_inputs(old) == _placed_inputs(new):
+                return
+            self._cluster.place(PodInfo.of(new), new.spec.node_name)
+            self._happened(ClusterEvent.POD_CHANGED if known else ClusterEvent.POD_BOUND)
+            return
+        if self._assumed.get(key) == new.metadata.uid:
+            return  # bound by us; the watch has yet to say so
+        if new.metadata.is_deleting or new.spec.scheduler_name != self._name or is_gated(new):
+            self._queue.remove(key)
+            return
+        self._queue.add(PodInfo.of(new), now)
+        self._wake.set()
+
+    def _node_changed(self, old: Node | None, new: Node | None) -> None:
+        if new is None:
+            assert old is not None
+            self._cluster.remove_node(old.metadata.name)
+            return
+        if old is not None and _node_inputs(old) == _node_inputs(new):
+            return  # a heartbeat
+        self._cluster.set_node(new)
+        self._happened(ClusterEvent.NODE_ADDED if old is None else ClusterEvent.NODE_CHANGED)
+
+    def _namespace_changed(self, old: Namespace | None, new: Namespace | None) -> None:
+        if new is None:
+            assert old is not None
+            self._cluster.namespaces.pop(old.metadata.name, None)
+        elif old is None or old.metadata.labels != new.metadata.labels:
+            self._cluster.set_namespace(new)
+            self._happened(ClusterEvent.NAMESPACE_CHANGED)
+
+    def _happened(self, event: ClusterEvent) -> None:
+        if self._queue.on_event(event, self._clock.monotonic()):
+            self._wake.set()
+
+    # ── deciding ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _decide_forever(self, tasks: TaskSet) -> None:
+        while True:
+            entry = self._queue.pop(self._clock.monotonic())
+            self._report()
+            if entry is None:
+                await self._wait()
+                continue
+            pod = self._pods.get(entry.info.key.name, entry.info.key.namespace)
+            if pod is None or pod.metadata.uid != entry.info.uid or pod.spec.node_name:
+                self._queue.remove(entry.info.key)
+                continue
+            entry.info = PodInfo.of(pod, owner_selector=self._owner_selector(pod))
+            verdict = schedule(entry.info, self._cluster)
+            if isinstance(verdict, Unschedulable):
+                attempts.labels("unschedulable").inc()
+                self._queue.park(entry, verdict.wakes, self._clock.monotonic())
+                await self._slots.acquire()
+                tasks.start(self._report_failure(pod, verdict))
+            else:
+                # Assumed at once, so that the next decision counts it; taken back if the binding fails.
+                self._cluster.place(entry.info, verdict.node_name)
+                self._assumed[entry.info.key] = entry.info.uid
+                await self._slots.acquire()
+                tasks.start(self._bind(entry, pod, verdict.node_name))
+
+    async def _wait(self) -> None:
+        """Until something changed or the queue has a pod due."""
+        due = self._queue.next_timer()
+        timeout = None if due is None else max(due - self._clock.monotonic(), 0.0)
+        try:
+            async with asyncio.timeout(timeout):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        self._wake.clear()
+
+    def _owner_selector(self, pod: Pod) -> Selector | None:
+        owner = pod.metadata.controller
+        workload: Selector | None = None
+        if owner is not None and owner.kind in (ReplicaSet.kind, StatefulSet.kind):
+            source = self._replicasets if owner.kind == ReplicaSet.kind else self._statefulsets
+            found = source.get(owner.name, pod.metadata.namespace)
+            workload = from_label_selector(found.spec.selector) if found is not None else None
+        return owner_selector(pod, self._services.by_index(BY_NAMESPACE, pod.metadata.namespace), workload)
+
+    def _report(self) -> None:
+        sizes = self._queue.snapshot()
+        pending_pods.labels("active").set(sizes.active)
+        pending_pods.labels("backoff").set(sizes.backing_off)
+        pending_pods.labels("unschedulable").set(sizes.unschedulable)
+
+    # ── writing ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _bind(self, entry: QueuedPod, pod: Pod, node_name: str) -> None:
+        key = entry.info.key
+        body = {
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {"name": key.name, "namespace": key.namespace, "uid": entry.info.uid},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": node_name},
+        }
+        try:
+            path = path_of(Pod, key.namespace, key.name, "binding")
+            await self._client.request("POST", path, body=msgspec.json.encode(body))
+        except (ApiError, ConnectionFailed) as error:
+            attempts.labels("error").inc()
+            self._forget(entry)
+            if is_not_found(error):
+                return  # the pod is gone; its event cleans up
+            if not is_conflict(error):
+                self._events.warning(pod, "FailedScheduling", f"binding rejected: {error}")
+                _log.warning("binding refused", pod=f"{key.namespace}/{key.name}", node=node_name, error=str(error))
+        else:
+            attempts.labels("scheduled").inc()
+            self._queue.remove(key)
+            message = f"Successfully assigned {key.namespace}/{key.name} to {node_name}"
+            self._events.normal(pod, "Scheduled", message)
+        finally:
+            self._slots.release()
+
+    def _forget(self, entry: QueuedPod) -> None:
+        """Take an assumption back, unless the watch has meanwhile confirmed or replaced it."""
+        key = entry.info.key
+        if self._assumed.get(key) != entry.info.uid:
+            return
+        del self._assumed[key]
+        self._cluster.displace(key)
+        self._happened(ClusterEvent.POD_GONE)
+        self._queue.retry(entry, self._clock.monotonic())
+        self._wake.set()
+
+    async def _report_failure(self, pod: Pod, verdict: Unschedulable) -> None:
+        try:
+            known = pod.status.condition("PodScheduled")
+            if known is not None and (known.reason, known.message) == ("Unschedulable", verdict.message):
+                self._events.warning(pod, "FailedScheduling", verdict.message)
+                return
+            condition = {
+                "type": "PodScheduled",
+                "status": "False",
+                "reason": "Unschedulable",
+                "message": verdict.message,
+                "lastTransitionTime": timestamp.render(self._clock.wall()),
+            }
+            if known is not None and known.status == "False" and known.last_transition_time:
+                condition["lastTransitionTime"] = known.last_transition_time
+            self._events.warning(pod, "FailedScheduling", verdict.message)
+            await self._client.patch(
+                Pod,
+                pod.metadata.name,
+                {"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}},
+                namespace=pod.metadata.namespace,
+                patch_type=PatchType.STRATEGIC,
+                subresource="status",
+            )
+        except (ApiError, ConnectionFailed) as error:
+            if not is_not_found(error):
+                _log.warning("pod condition not written", pod=pod.metadata.key, error=str(error)[:300])
+        finally:
+            self._slots.release()
+
+
+def _placed_inputs(pod: Pod) -> tuple[object, ...]:
+    """What of a bound pod other pods' placement depends on."""
+    return (pod.metadata.uid, pod.metadata.labels, pod.metadata.is_deleting, pod.spec)
+
+
+def _node_inputs(node: Node) -> tuple[object, ...]:
+    return (node.metadata.uid, node.metadata.labels, node.spec, node.status.allocatable)
