@@ -25,7 +25,11 @@ def run(arguments: Sequence[str]) -> int:
         return int(error.exit_code)
     except typer.TyperException as error:  # a wrong command line, in typer's own words
         text = error.format_message() if hasattr(error, "format_message") else str(error)
-        return _complain(f"{text.rstrip('.')}; see `pilotage {_command(arguments)}--help`", 2)
+        if type(error).__name__ == "NoArgsIsHelpError":  # a group without a command: its message is the help
+            sys.stderr.write(f"{text}\n")
+            return 2
+        context = getattr(error, "ctx", None)
+        return _complain(f"{text.rstrip('.')}; see `{context.command_path if context else 'pilotage'} --help`", 2)
     except UsageError as error:
         return _complain(str(error), 2)
     except PilotageError as error:
@@ -41,10 +45,6 @@ def run(arguments: Sequence[str]) -> int:
 def _complain(text: str, code: int) -> int:
     sys.stderr.write(f"pilotage: {' '.join(text.split())}\n")
     return code
-
-
-def _command(arguments: Sequence[str]) -> str:
-    return f"{arguments[0]} " if arguments and not arguments[0].startswith("-") else ""
 
 
 if __name__ == "__main__":

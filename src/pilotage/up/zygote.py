@@ -15,7 +15,6 @@ running within milliseconds. Fed by the supervisor over a socket, one JSON messa
 Children of children whose parent ended come here too (PID 1), and are reaped in silence.
 """
 
-import asyncio
 import gc
 import importlib
 import json
@@ -26,12 +25,13 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from pilotage.network import NetworkError, namespaces
 from pilotage.up.core.config import ClusterConfig
 from pilotage.up.core.plan import Plan
-from pilotage.up.core.processes import COMPONENTS, Process, processes
+from pilotage.up.core.processes import COMPONENTS, SHARED_MODULES, Process, processes
 from pilotage.up.fabric import build, explain
 from pilotage.up.launch import Launch
 from pilotage.up.layout import Layout
@@ -65,7 +65,7 @@ class Zygote:
         self._sockets = sockets
         self._processes = {process.name: process for process in processes(plan)}
         self._running: dict[int, str] = {}  # pid → name
-        self._to_import = list(COMPONENTS)
+        self._to_import = [*SHARED_MODULES, *map(root_module, COMPONENTS)]
         self._wanted: list[str] = []  # names to spawn once their component is imported
 
     def run(self) -> None:
@@ -104,9 +104,10 @@ class Zygote:
                 self._spawn_wanted()
 
     def _import_next(self) -> None:
-        component = self._to_import.pop(0)
+        module = self._to_import.pop(0)
         try:
-            importlib.import_module(root_module(component))
+            with _no_system_authorities():
+                importlib.import_module(module)
         except Exception:
             # Its processes fail with the same error, in their own logs, where the user looks for it.
             traceback.print_exc()
@@ -129,7 +130,9 @@ class Zygote:
         return True
 
     def _spawn_wanted(self) -> None:
-        ready = [name for name in self._wanted if self._processes[name].component not in self._to_import]
+        if self._to_import and self._to_import[0] in SHARED_MODULES:
+            return
+        ready = [name for name in self._wanted if root_module(self._processes[name].component) not in self._to_import]
         for name in ready:
             self._wanted.remove(name)
             self._spawn(self._processes[name])
@@ -191,6 +194,25 @@ class Zygote:
         return lambda: self._say(message)
 
 
+@contextmanager
+def _no_system_authorities() -> Iterator[None]:
+    """Without the host's certificate authorities while importing.
+
+    aiohttp reads them all into two contexts when it is imported, which takes 0.1 s; here only the cluster's own is
+    trusted, and each client's context names it.
+    """
+    kept = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
+    os.environ.update(SSL_CERT_FILE=os.devnull, SSL_CERT_DIR=os.devnull)
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def run_root(launch: Launch) -> int:
     """Run a composition root's `serve` to its end on a fast event loop; SIGTERM cancels it. Returns the exit code."""
     from pilotage.kit import PilotageError
@@ -208,6 +230,8 @@ def run_root(launch: Launch) -> int:
 
 def run_async(main: Callable[[], object]) -> int:
     """Run the coroutine that `main` makes, on uvloop; SIGTERM and SIGINT cancel it. 0: ended or cancelled."""
+    import asyncio  # here, because the supervisor imports this module and needs none of it
+
     import uvloop
 
     async def until_signalled() -> int:

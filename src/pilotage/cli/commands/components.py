@@ -4,8 +4,134 @@ Each command builds the component's own Config from flags and runs it until SIGT
 cluster on this machine, a unit file or a manifest does elsewhere with these.
 """
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
+
+from pilotage.cli.options import Kubeconfig, LogLevel, Node
+from pilotage.cli.running import run_client, run_component
+
+Listen = Annotated[str, typer.Option("--listen", help="ADDRESS:PORT to listen on.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to `app`."""
+    app.command(epilog="Example: pilotage apiserver --listen 127.0.0.1:6443 --data-dir ./api")(apiserver)
+    app.command(epilog="Example: pilotage controllers --kubeconfig admin.kubeconfig")(controllers)
+    app.command(epilog="Example: pilotage dns --kubeconfig dns.kubeconfig --listen 10.0.0.5:53 --node worker-1")(dns)
+    app.command(epilog="Example: pilotage gateway --kubeconfig gateway.kubeconfig --address 192.0.2.10")(gateway)
+
+
+def apiserver(
+    listen: Listen = "127.0.0.1:6443",
+    storage: Annotated[
+        str, typer.Option(help="memory:, sqlite:PATH or etcd:URL. [default: sqlite:DATA_DIR/state.db]")
+    ] = "",
+    data_dir: Annotated[Path, typer.Option(help="Keys, admin.kubeconfig and, by default, the store.")] = Path(
+        "pilotage-apiserver"
+    ),
+    advertise: Annotated[str, typer.Option(help="ADDRESS:PORT by which pods reach it. [default: listen]")] = "",
+    service_cidr: Annotated[str, typer.Option(help="Addresses of Services.")] = "10.96.0.0/16",
+    log_level: LogLevel = "info",
+) -> int:
+    """Run the API server alone; writes DATA_DIR/admin.kubeconfig when it is ready."""
+    from pilotage.apiserver import Config, run
+
+    config = Config(
+        data_dir=data_dir,
+        storage=storage or f"sqlite:{data_dir / 'state.db'}",
+        listen=parse_listen(listen),
+        advertise=parse_listen(advertise) if advertise else None,
+        service_cidr=service_cidr,
+    )
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return run_component("apiserver", log_level, lambda ready: run(config, on_ready=ready))
+
+
+def controllers(
+    kubeconfig: Kubeconfig,
+    root_ca: Annotated[Path | None, typer.Option(help="PEM file to publish in every namespace.")] = None,
+    cluster_cidr: Annotated[
+        list[str] | None, typer.Option(help="Pod range to share out among nodes; may be repeated.")
+    ] = None,
+    log_level: LogLevel = "info",
+) -> int:
+    """Run the control loops of a cluster."""
+    from pilotage.controllers import Config, run
+
+    config = Config(root_ca=read_text(root_ca) if root_ca else "", cluster_cidrs=tuple(cluster_cidr or ()))
+    return run_client("controllers", log_level, kubeconfig, lambda client, ready: run(config, client, on_ready=ready))
+
+
+def dns(
+    kubeconfig: Kubeconfig,
+    listen: Annotated[list[str], typer.Option("--listen", help="ADDRESS:PORT to answer on; may be repeated.")],
+    node: Node = "",
+    zone: Annotated[str, typer.Option(help="The cluster's domain.")] = "cluster.local",
+    upstream: Annotated[list[str] | None, typer.Option(help="Where other names are asked for.")] = None,
+    publish: Annotated[str, typer.Option(help="NAMESPACE/NAME of the Service to serve from this node.")] = "",
+    health: Annotated[str, typer.Option(help="ADDRESS:PORT of /metrics and /readyz.")] = "",
+    log_level: LogLevel = "info",
+) -> int:
+    """Run a cluster's DNS server on one node."""
+    from pilotage.dns import Config, run
+
+    config = Config(
+        listen=tuple(listen),
+        zone=zone,
+        upstreams=tuple(upstream or ()),
+        node=node,
+        publish_service=publish,
+        health=health,
+    )
+    config.check()
+    return run_client("dns", log_level, kubeconfig, lambda client, ready: run(config, client, on_ready=ready))
+
+
+def gateway(
+    kubeconfig: Kubeconfig,
+    address: Annotated[str, typer.Option(help="What Ingress statuses say; empty: they are not written.")] = "",
+    listen_http: Annotated[str, typer.Option(help="ADDRESS:PORT for HTTP; empty: none.")] = "0.0.0.0:80",
+    listen_https: Annotated[str, typer.Option(help="ADDRESS:PORT for HTTPS; empty: none.")] = "0.0.0.0:443",
+    run_dir: Annotated[Path, typer.Option(help="For sockets; made with mode 0700.")] = Path("pilotage-gateway"),
+    envoy: Annotated[Path | None, typer.Option(help="Envoy's binary. [default: the installed one]")] = None,
+    log_level: LogLevel = "info",
+) -> int:
+    """Run the gateway and its Envoy."""
+    from pilotage.gateway import Config, run
+
+    config = Config(
+        run_dir=run_dir.absolute(),
+        address=address,
+        listen_http=parse_listen(listen_http) if listen_http else None,
+        listen_https=parse_listen(listen_https) if listen_https else None,
+        envoy=envoy,
+    )
+    return run_client("gateway", log_level, kubeconfig, lambda client, ready: run(config, client, on_ready=ready))
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """ADDRESS:PORT, an IPv6 address in brackets; a usage error else."""
+    import ipaddress
+
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        ipaddress.ip_address(host)
+        number = int(port)
+        if not 0 <= number <= 65535:
+            raise ValueError(port)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not ADDRESS:PORT, such as 127.0.0.1:6443") from None
+    return host, number
+
+
+def read_text(path: Path) -> str:
+    """A file's text; UsageError when it cannot be read."""
+    from pilotage.kit import UsageError
+
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error

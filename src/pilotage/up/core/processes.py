@@ -62,5 +62,15 @@ def processes(plan: Plan) -> tuple[Process, ...]:
 
 FIRST = "apiserver"  # issues the credentials of all others
 
-# In the order the zygote imports them, which is the order they are started in.
-COMPONENTS = ("apiserver", "bootstrap", "controllers", "agent", "proxy", "dns", "gateway")
+# What the zygote imports before it forks anything: common to all processes, so that they share the memory.
+SHARED_MODULES = (
+    "uvloop",
+    "aiohttp.web",
+    "pilotage.telemetry.metrics",
+    "pilotage.api.core_v1",
+    "pilotage.api.catalogue",
+)
+
+# What it imports then, in the order the processes are started. The API server imports its own part itself, after the
+# fork: nobody shares it, and so it starts on one processor while the zygote goes on importing on another.
+COMPONENTS = ("bootstrap", "controllers", "agent", "proxy", "dns", "gateway")

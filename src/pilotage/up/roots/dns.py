@@ -1,0 +1,20 @@
+"""The DNS server of one node, on the node's own address; the proxy leads the cluster's DNS address here."""
+
+from pilotage.client import Client
+from pilotage.dns import Config, run
+from pilotage.up.launch import Launch
+
+
+async def serve(launch: Launch) -> None:
+    """Answer this node's questions until cancelled."""
+    node, plan = launch.node, launch.plan
+    config = Config(
+        listen=(f"{node.address}:53",),
+        zone=plan.domain,
+        reverse_cidrs=(plan.service_cidr, plan.pod_cidr),
+        upstreams=launch.config.dns_upstreams,
+        node=node.name,
+        publish_service="kube-system/kube-dns",
+    )
+    async with Client.from_kubeconfig(launch.kubeconfig("dns"), user_agent=f"pilotage-dns/{node.name}") as client:
+        await run(config, client, on_ready=launch.on_ready)
