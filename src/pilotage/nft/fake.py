@@ -1,0 +1,59 @@
+"""nf_tables in memory: the same seam, the same refusals, no kernel.
+
+It ships with the package so that whoever drives `Nft` can be tested anywhere. The shared suite in
+`tests/netns/nft` holds it equal to the kernel.
+"""
+
+from pilotage.nft.core.objects import ElementValue, PutChain, Set, Table, Transaction, chain_declaration
+from pilotage.nft.core.ruleset import RefusedError, Ruleset
+from pilotage.nft.errors import NftError
+
+
+class FakeNft:
+    """A `Ruleset` behind the `Nft` seam. `refuse_next` makes the next transaction fail, to test retries."""
+
+    def __init__(self) -> None:
+        self.ruleset = Ruleset()
+        self.refuse_next: NftError | None = None
+        self._generation = 1
+
+    def apply(self, transaction: Transaction) -> None:
+        if not transaction:
+            return
+        if self.refuse_next is not None:
+            refusal, self.refuse_next = self.refuse_next, None
+            raise refusal
+        try:
+            self.ruleset.apply(transaction)
+        except RefusedError as refusal:
+            raise NftError(str(refusal), refusal.errno) from refusal
+        self._generation += 1
+
+    def elements(self, table: Table, target: Set) -> dict[bytes, ElementValue]:
+        content = self.ruleset.tables.get(table)
+        if content is None or target.name not in content.sets:
+            raise NftError(f"no set {target.name}", 2)
+        return dict(content.elements[target.name])
+
+    def has_table(self, table: Table) -> bool:
+        return table in self.ruleset.tables
+
+    def chains(self, table: Table) -> frozenset[str]:
+        content = self.ruleset.tables.get(table)
+        return frozenset(content.chains) if content else frozenset()
+
+    def structure(self, table: Table) -> str:
+        content = self.ruleset.tables.get(table)
+        if content is None:
+            return ""
+        lines = [f"{declared.keyword} {name} {{ {declared.declaration()} }}" for name, declared in content.sets.items()]
+        for chain in content.chains.values():
+            lines.append(chain_declaration(table, chain))
+            lines += [one.text() for one in PutChain(table, chain).chain.rules]
+        return "\n".join(lines)
+
+    def generation(self) -> int:
+        return self._generation
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,127 @@
+"""The socket to nf_tables for elements: atomic batches out, dumps in.
+
+Apart from `network`'s netlink because packages of this layer do not know each other, and because a batch differs from
+a request: one send, one acknowledgement, nothing half done. Fed by the pure `core.wire`; called by `KernelNft` alone.
+Belongs to the network namespace in which it was opened.
+
+Specification: netlink(7); nfnetlink batches.
+"""
+
+import errno as codes
+import os
+import socket
+from collections.abc import Iterator
+
+from pilotage.nft.core import wire
+from pilotage.nft.core.objects import AddElements, DeleteElements, ElementValue, Set, Table, Transaction
+from pilotage.nft.errors import NftError
+
+_NETLINK_NETFILTER = 12
+_SOL_NETLINK, _NETLINK_CAP_ACK = 270, 10
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+# 5,000 Services with 250,000 endpoints make a batch of 20 MB; a netlink message is charged with its own size and slack.
+_SEND_BYTES_MAX = 256 << 20
+_RECEIVE_BYTES = 256 << 10
+_DUMPS_MAX = 20  # listings of one set before giving up because others keep changing it
+# The kernel answers while sendmsg runs; a silence this long is a broken kernel.
+_REPLY_TIMEOUT_S = 60.0
+
+
+class ElementSocket:
+    """Not safe for two threads at once."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+        self._socket.bind((0, 0))
+        self._socket.settimeout(_REPLY_TIMEOUT_S)
+        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+        self._grow(_SO_SNDBUFFORCE, socket.SO_SNDBUF)
+        self._grow(_SO_RCVBUFFORCE, socket.SO_RCVBUF)
+        self._sequence = 0
+
+    def _grow(self, forced: int, polite: int) -> None:
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, forced, _SEND_BYTES_MAX)
+        except PermissionError:
+            # Inside a user namespace only the host's limit (net.core.wmem_max) is available.
+            self._socket.setsockopt(socket.SOL_SOCKET, polite, _SEND_BYTES_MAX)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def apply(self, transaction: Transaction) -> None:
+        """Raises `NftError` with the first refusal; EMSGSIZE when the batch exceeds the send buffer."""
+        commands = [c for c in transaction.commands if isinstance(c, AddElements | DeleteElements)]
+        self._drain()
+        self._send(wire.batch(commands, self._next()))
+        # The kernel carries a batch out before sendmsg returns, so its refusals, if any, are queued by now.
+        if refusal := self._drain():
+            raise NftError(f"nf_tables refused elements: {os.strerror(refusal)}", refusal)
+
+    def elements(self, table: Table, target: Set) -> dict[bytes, ElementValue]:
+        """Every element of a set now in the kernel. Raises `NftError` (ENOENT) if there is no such set."""
+        for _ in range(_DUMPS_MAX):
+            sequence = self._next()
+            self._send(wire.list_elements(table, target, sequence))
+            found: dict[bytes, ElementValue] = {}
+            interrupted = False
+            for message in self._dump(sequence):
+                interrupted |= message.interrupted
+                found.update(wire.read_elements(message.payload, target))
+            if not interrupted:
+                return found
+        raise NftError(f"set {target.name} changed during each of {_DUMPS_MAX} listings", codes.EINTR)
+
+    def generation(self) -> int:
+        """The counter that every committed transaction increases, whoever made it."""
+        sequence = self._next()
+        self._send(wire.get_generation(sequence))
+        for message in self._receive():
+            if message.sequence == sequence and message.kind == wire.NEWGEN:
+                return wire.read_generation(message.payload)
+        raise NftError("nf_tables did not state its generation")
+
+    def _dump(self, sequence: int) -> Iterator[wire.Message]:
+        while True:
+            for message in self._receive():
+                if message.sequence != sequence:
+                    continue
+                if message.kind == wire.NLMSG_ERROR:
+                    refusal = wire.read_error(message.payload)
+                    raise NftError(f"nf_tables cannot list elements: {os.strerror(refusal)}", refusal)
+                yield message
+                if message.kind == wire.NLMSG_DONE:
+                    return
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._socket.send(data)
+        except OSError as error:
+            raise NftError(f"cannot send {len(data)} bytes to nf_tables: {error}", error.errno or 0) from error
+
+    def _receive(self) -> Iterator[wire.Message]:
+        try:
+            return wire.messages(self._socket.recv(_RECEIVE_BYTES))
+        except TimeoutError as error:
+            raise NftError("nf_tables is silent", codes.ETIMEDOUT) from error
+        except OSError as error:
+            raise NftError(f"cannot read from nf_tables: {error}", error.errno or 0) from error
+
+    def _drain(self) -> int:
+        """Read what is queued; the first refusal in it, or 0."""
+        refusal = 0
+        while True:
+            try:
+                data = self._socket.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return refusal
+            except OSError as error:  # ENOBUFS: so many refusals that some were lost
+                refusal = refusal or error.errno or codes.EIO
+                continue
+            for message in wire.messages(data):
+                if message.kind == wire.NLMSG_ERROR:
+                    refusal = refusal or wire.read_error(message.payload)
+
+    def _next(self) -> int:
+        self._sequence = (self._sequence + 1) & 0x7FFFFFFF
+        return self._sequence

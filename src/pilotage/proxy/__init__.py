@@ -1,0 +1,15 @@
+"""The service proxy of one node: traffic for a Service's addresses reaches one of its endpoints.
+
+Purpose: make the kernel of a node translate cluster IPs, node ports, external and load balancer addresses to endpoints,
+live within milliseconds of a change and at a cost that does not grow with the number of Services.
+Inputs → outputs: Services, EndpointSlices and the own Node → a plan (elements of a constant set of nftables maps) →
+transactions; a watermark; events about Services that cannot be carried out as written.
+Invariants: rules stay when the process ends, and a restart changes only what differs; a transaction is applied as a
+whole; the hot path never lists; tables of others are never touched; no mark is set on a packet.
+Reading order: core/model, core/topology, core/layout, core/plan, core/flows, core/drift, backends, proxier.
+Specifications: Service and EndpointSlice API; KEP-752, KEP-1669, KEP-1672, KEP-1860, KEP-2086, KEP-2433; nft(8).
+"""
+
+from pilotage.proxy.proxier import Config, Proxier, cleanup, run
+
+__all__ = ["Config", "Proxier", "cleanup", "run"]

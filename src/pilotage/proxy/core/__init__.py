@@ -1,0 +1,1 @@
+"""Pure: Services and EndpointSlices in, plans and differences out. Read model, topology, layout, plan, flows, drift."""

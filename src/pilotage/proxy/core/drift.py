@@ -1,0 +1,37 @@
+"""The plan against what the kernel says: what is missing, what is too much, what leads elsewhere.
+
+Stands apart because repair and report need the same answer in different words: the proxier applies the difference as a
+`Delta`, people read the `Drift`. First depth: elements one by one, structure (chains, rules, declarations) as a whole.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pilotage.nft.core.objects import ElementValue
+from pilotage.proxy.core.layout import sets
+from pilotage.proxy.core.plan import Delta, Plan, SetId, difference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """One difference between intent and kernel."""
+
+    family: str
+    set: str  # empty: the structure of the table
+    kind: str  # missing, unexpected or changed
+    element: str  # as nft prints it
+
+
+def compare(plan: Plan, actual: Mapping[SetId, Mapping[bytes, ElementValue]]) -> tuple[Delta, tuple[Drift, ...]]:
+    """What repairs `actual`, and the same for people, sorted."""
+    repair = difference(Plan(elements=actual, chains=plan.chains), plan)
+    found = []
+    for set_id in sorted(repair.deleted.keys() | repair.added.keys()):
+        family, name = set_id
+        declared = sets(family).by_name(name)
+        gone, come = repair.deleted.get(set_id, {}), repair.added.get(set_id, {})
+        for key in sorted(gone.keys() | come.keys()):
+            kind = "changed" if key in gone and key in come else "missing" if key in come else "unexpected"
+            value = come[key] if key in come else gone[key]
+            found.append(Drift(family=family, set=name, kind=kind, element=declared.element_text(key, value)))
+    return repair, tuple(found)

@@ -1,0 +1,59 @@
+"""Which tracked flows and remembered clients point where nothing is any more.
+
+The kernel decides where a connection goes once, at its first packet. A UDP "connection" never ends while packets keep
+coming, so after a change of endpoints its memory must be deleted; a remembered client likewise. TCP is left alone: an
+established connection belongs to its two ends. Fed with the planner's view; the proxier carries the verdicts out.
+"""
+
+from collections.abc import Mapping, Set
+
+from pilotage.nft.core.objects import ElementValue
+from pilotage.nft.core.types import PORT, PROTOCOL, encode_address
+from pilotage.proxy.core.layout import sets
+from pilotage.proxy.core.plan import Frontend, Target
+
+_UDP = 17
+
+
+def is_stale_flow(
+    udp: Mapping[Frontend, frozenset[Target]],
+    removed: Set[Frontend],
+    *,
+    destination: str,
+    destination_port: int,
+    reply_source: str,
+    reply_source_port: int,
+) -> bool:
+    """Whether a UDP flow to `destination` is answered by something that is no endpoint of it.
+
+    `udp`: all UDP frontends now; `removed`: those that were, and whose translated flows must therefore end.
+    """
+    family = "ip6" if ":" in destination else "ip"
+    size = 16 if family == "ip6" else 4
+    suffix = PROTOCOL.encode(_UDP) + PORT.encode(destination_port)
+    frontend: Frontend = (family, encode_address(destination, size), suffix)
+    target = encode_address(reply_source, size) + PORT.encode(reply_source_port)
+    if frontend in udp:
+        # Also true of a flow that began before there was an endpoint and so was never translated.
+        return target not in udp[frontend]
+    if (destination, destination_port) == (reply_source, reply_source_port):
+        return False  # not translated: none of ours
+    if frontend in removed:
+        return True
+    node_port: Frontend = (family, b"", suffix)
+    return node_port in removed or (node_port in udp and target not in udp[node_port])
+
+
+def stale_clients(
+    family: str, remembered: Mapping[bytes, ElementValue], sticky: Mapping[Frontend, frozenset[Target]]
+) -> list[bytes]:
+    """Keys of the affinity map that lead to an endpoint their Service no longer has."""
+    affinity = sets(family).affinity
+    assert affinity is not None, family
+    stale = []
+    for key, target in remembered.items():
+        _, address, protocol, port = affinity.key.split(key)
+        node_port: frozenset[Target] = sticky.get((family, b"", protocol + port), frozenset())
+        if target not in sticky.get((family, address, protocol + port), node_port):
+            stale.append(key)
+    return stale

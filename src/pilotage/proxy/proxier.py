@@ -1,0 +1,327 @@
+"""The shell of the proxy: watches in, transactions out.
+
+Informers mark Services as changed; one loop takes what has been marked, plans those Services anew and applies the
+difference. When idle a change is applied at once; while a transaction runs, changes gather and go together. After a
+refusal the whole plan is compared with the kernel and set right, with backoff. The watermark advances once the kernel
+has everything up to a resourceVersion. Leaves out every decision (core) and every rule (backends).
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from pilotage.api.core_v1 import Node, ObjectReference, Service
+from pilotage.api.discovery_v1 import EndpointSlice
+from pilotage.client import Client, EventRecorder, Informer, WatermarkPublisher
+from pilotage.kit.backoff import Backoff
+from pilotage.kit.clock import SYSTEM_CLOCK, Clock
+from pilotage.kit.tasks import task_set
+from pilotage.network import Flow, NetworkError, forget_flows
+from pilotage.nft import KernelNft, NftError
+from pilotage.proxy import metrics
+from pilotage.proxy.backends import Backend
+from pilotage.proxy.backends.nftables import NftablesBackend
+from pilotage.proxy.core.drift import Drift
+from pilotage.proxy.core.flows import is_stale_flow
+from pilotage.proxy.core.layout import Surroundings
+from pilotage.proxy.core.model import Problem, service_ports
+from pilotage.proxy.core.plan import Delta, Planner
+from pilotage.proxy.core.topology import NodeView
+from pilotage.proxy.health import HealthChecks
+from pilotage.telemetry import get_logger
+
+ZONE_LABEL = "topology.kubernetes.io/zone"
+_SERVICE_INDEX = "service"
+_UDP = 17
+_RETRY = Backoff(initial_s=0.05, max_s=5.0)
+# Up to here a transaction takes about a millisecond: less than handing it to a thread and back may.
+_INLINE_ELEMENTS = 1000
+# Planning this many Services takes about 10 ms; then the loop lets others run.
+_PLANNED_AT_ONCE = 100
+_DRIFT_LOGGED_MAX = 20
+
+_log = get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """How to run on one node."""
+
+    node: str
+    cluster_cidr: str = ""  # where pods live, comma-separated for two families; empty: unknown
+    ip_families: tuple[str, ...] = ("ip",)  # tables to keep: ip, ip6
+    audit_interval_s: float = 1.0  # between looks at whether somebody else changed the kernel's rules
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxySnapshot:
+    """For debugging: what the proxy holds and how far it is."""
+
+    node: str
+    zone: str
+    services: int
+    waiting: int  # Services marked as changed and not applied yet
+    watermark: int
+    failures: int  # in a row; 0: the last transaction was accepted
+    problems: tuple[Problem, ...]
+
+
+class Proxier:
+    """One node's proxy. `run` it; the rest is for looking."""
+
+    def __init__(self, config: Config, client: Client, backend: Backend, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.config = config
+        self._backend = backend
+        self._clock = clock
+        self._services = Informer(client, Service)
+        self._slices = Informer(client, EndpointSlice)
+        self._nodes = Informer(client, Node, field_selector=f"metadata.name={config.node}")
+        self._events = EventRecorder(client, "kube-proxy", host=config.node)
+        self._watermark = WatermarkPublisher(client, "proxy", config.node)
+        self._health = HealthChecks()
+        self._planner = Planner(NodeView(name=config.node))
+        self._dirty: set[str] = set()
+        self._wake = asyncio.Event()
+        self._failures = 0
+        self._problems: dict[str, tuple[Problem, ...]] = {}
+        # One transaction at a time: the kernel seam is not for two threads, and order matters.
+        self._kernel = asyncio.Lock()
+
+    def snapshot(self) -> ProxySnapshot:
+        return ProxySnapshot(
+            node=self.config.node,
+            zone=self._planner.node.zone,
+            services=len(self._planner),
+            waiting=len(self._dirty),
+            watermark=self._watermark.value,
+            failures=self._failures,
+            problems=tuple(problem for problems in self._problems.values() for problem in problems),
+        )
+
+    async def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
+        """Until cancelled. The rules stay in the kernel."""
+        self._slices.add_index(_SERVICE_INDEX, _service_keys)
+        self._services.add_handler(self._service_changed)
+        self._slices.add_handler(self._slice_changed)
+        self._nodes.add_handler(self._node_changed)
+        for informer in (self._services, self._slices):
+            informer.add_progress(lambda _: self._wake.set())
+        try:
+            async with task_set() as tasks:
+                for informer in (self._services, self._slices, self._nodes):
+                    tasks.start(informer.run(), name=f"proxy {informer.kind.plural}")
+                tasks.start(self._events.run(), name="proxy events")
+                tasks.start(self._watermark.run(), name="proxy watermark")
+                for informer in (self._services, self._slices, self._nodes):
+                    await informer.wait_synced()
+                await self._synchronise()
+                on_ready()
+                tasks.start(self._audit(), name="proxy audit")
+                await self._follow()
+        finally:
+            self._health.close()
+
+    # ── what changed ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _service_changed(self, old: Service | None, new: Service | None) -> None:
+        found = new or old
+        if found is not None:
+            self._mark(found.metadata.key)
+
+    def _slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
+        for one in (old, new):
+            if one is not None and one.service_name:
+                self._mark(f"{one.metadata.namespace}/{one.service_name}")
+
+    def _node_changed(self, old: Node | None, new: Node | None) -> None:
+        view = NodeView(name=self.config.node, zone=new.metadata.labels.get(ZONE_LABEL, "") if new else "")
+        if view != self._planner.node:
+            self._planner.node = view
+            for service in self._services.list():
+                self._mark(service.metadata.key)
+
+    def _mark(self, service: str) -> None:
+        self._dirty.add(service)
+        self._wake.set()
+
+    # ── planning ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _plan_marked(self) -> int:
+        """Plan every marked Service; returns the resourceVersion that the result contains."""
+        planned = 0
+        while True:
+            # Read before the last look at `_dirty`: what arrives later is not in the plan.
+            reached = min(self._services.resource_version, self._slices.resource_version)
+            if not self._dirty:
+                return reached
+            while self._dirty:
+                self._dirty |= self._plan_one(self._dirty.pop())
+                planned += 1
+                if planned % _PLANNED_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+
+    def _plan_one(self, key: str) -> frozenset[str]:
+        service = self._services.get_key(key)
+        problems: list[Problem] = []
+        if service is None:
+            again = self._planner.update(key, ())
+        else:
+            ports = service_ports(service, self._slices.by_index(_SERVICE_INDEX, key), problems)
+            age = service.metadata.creation_timestamp
+            again = self._planner.update(key, ports, age=age, problems=problems)
+        self._report(key, service, tuple(dict.fromkeys(problems)))
+        return again
+
+    def _report(self, key: str, service: Service | None, problems: tuple[Problem, ...]) -> None:
+        known = self._problems.get(key, ())
+        if problems == known:
+            return
+        if problems:
+            self._problems[key] = problems
+        else:
+            del self._problems[key]
+        for problem in problems:
+            if problem not in known and service is not None:
+                self._events.warning(service, problem.reason, problem.message)
+
+    # ── applying ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _follow(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            reached = await self._plan_marked()
+            delta = self._planner.take()
+            if delta:
+                started = self._clock.monotonic()
+                try:
+                    await self._apply(delta)
+                except NftError as error:
+                    metrics.FAILURES.labels(kind="change").inc()
+                    _log.error("change refused, comparing everything", error=str(error), elements=delta.size)
+                    await self._synchronise()
+                    continue
+                metrics.SYNC_SECONDS.labels(kind="change").observe(self._clock.monotonic() - started)
+                metrics.ELEMENTS_CHANGED.inc(delta.size)
+            await self._applied(reached, delta)
+
+    async def _apply(self, delta: Delta) -> None:
+        async with self._kernel:
+            if delta.size <= _INLINE_ELEMENTS:
+                self._backend.apply(delta)
+            else:
+                await asyncio.to_thread(self._backend.apply, delta)
+
+    async def _synchronise(self) -> None:
+        """Make the kernel as planned, whatever is in it; tries until it is so."""
+        while True:
+            reached = await self._plan_marked()
+            delta = self._planner.take()
+            started = self._clock.monotonic()
+            try:
+                async with self._kernel:
+                    changes = await asyncio.to_thread(self._backend.sync, self._planner.plan())
+            except NftError as error:
+                self._failures += 1
+                metrics.FAILURES.labels(kind="sync").inc()
+                _log.error("synchronisation refused", error=str(error), failures=self._failures)
+                await asyncio.sleep(_RETRY.delay_s(self._failures))
+                continue
+            self._failures = 0
+            metrics.SYNC_SECONDS.labels(kind="whole").observe(self._clock.monotonic() - started)
+            metrics.ELEMENTS_CHANGED.inc(changes)
+            _log.info("synchronised", services=len(self._planner), changes=changes)
+            await self._applied(
+                reached, Delta(flows_changed=True, frontends_gone=delta.frontends_gone, clients_changed=_ALL_FAMILIES)
+            )
+            return
+
+    async def _applied(self, reached: int, delta: Delta) -> None:
+        """The kernel has it: clear what remembers the old state, then say so."""
+        metrics.SERVICES.set(len(self._planner))
+        try:
+            await self._forget(delta)
+        except (NftError, NetworkError) as error:
+            metrics.FAILURES.labels(kind="forget").inc()
+            _log.warning("old flows may remain", error=str(error))
+        await self._health.apply(self._planner.health)
+        self._watermark.advance(reached)
+        metrics.WATERMARK.set(reached)
+
+    async def _forget(self, delta: Delta) -> None:
+        forgotten = 0
+        for family in sorted(delta.clients_changed):
+            async with self._kernel:
+                forgotten += await asyncio.to_thread(self._backend.forget_clients, family, dict(self._planner.sticky))
+        if (delta.flows_changed or delta.frontends_gone) and (self._planner.udp or delta.frontends_gone):
+            udp, gone = dict(self._planner.udp), delta.frontends_gone
+
+            def is_stale(flow: Flow) -> bool:
+                return flow.protocol == _UDP and is_stale_flow(
+                    udp,
+                    gone,
+                    destination=flow.destination,
+                    destination_port=flow.destination_port,
+                    reply_source=flow.reply_source,
+                    reply_source_port=flow.reply_source_port,
+                )
+
+            forgotten += await asyncio.to_thread(forget_flows, is_stale)
+        metrics.FLOWS_FORGOTTEN.inc(forgotten)
+
+    # ── drift ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _audit(self) -> None:
+        while True:
+            await asyncio.sleep(self.config.audit_interval_s)
+            try:
+                async with self._kernel:
+                    # Planned but not yet applied changes would look like drift.
+                    if self._dirty or self._wake.is_set():
+                        continue
+                    audit = await asyncio.to_thread(self._backend.audit, self._planner.plan)
+            except NftError as error:
+                metrics.FAILURES.labels(kind="audit").inc()
+                _log.error("audit failed", error=str(error))
+                continue
+            self._report_drift(audit.drift)
+
+    def _report_drift(self, drift: tuple[Drift, ...]) -> None:
+        for one in drift:
+            metrics.DRIFT.labels(kind=one.kind).inc()
+        if drift:
+            shown = [f"{one.family} {one.set or 'structure'} {one.kind}: {one.element}" for one in drift]
+            _log.warning("drift repaired", differences=len(drift), first=shown[:_DRIFT_LOGGED_MAX])
+            node = ObjectReference(api_version="v1", kind="Node", name=self.config.node, uid=self.config.node)
+            self._events.warning(node, "ServiceRulesRepaired", f"{len(drift)} differences, first: {shown[0]}")
+
+
+_ALL_FAMILIES = frozenset(("ip", "ip6"))
+
+
+def _service_keys(one: EndpointSlice) -> Iterable[str]:
+    return (f"{one.metadata.namespace}/{one.service_name}",) if one.service_name else ()
+
+
+async def run(config: Config, client: Client, *, on_ready: Callable[[], None] = lambda: None) -> None:
+    """Proxy for `config.node` in the calling process's network namespace until cancelled; the rules stay."""
+    backend = NftablesBackend(
+        KernelNft(), families=config.ip_families, surroundings=Surroundings(cluster_cidrs=_cidrs(config.cluster_cidr))
+    )
+    try:
+        await Proxier(config, client, backend).run(on_ready)
+    finally:
+        backend.close()
+
+
+def cleanup() -> None:
+    """Remove every rule the proxy ever made in the calling process's network namespace."""
+    backend = NftablesBackend(KernelNft(), surroundings=Surroundings())
+    try:
+        backend.cleanup()
+    finally:
+        backend.close()
+
+
+def _cidrs(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
