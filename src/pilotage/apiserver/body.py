@@ -12,6 +12,7 @@ import msgspec
 import yaml
 from aiohttp import web
 
+from pilotage.api import protobuf
 from pilotage.api.codec import load_yaml
 from pilotage.api.status import ApiError
 from pilotage.apiserver.core.negotiation import BodyType, body_type
@@ -48,7 +49,7 @@ def type_of(request: web.BaseRequest) -> BodyType:
         raise ApiError(
             "UnsupportedMediaType",
             f"the body of the request was in an unknown format ({header[:80]}) - accepted media types include: "
-            "application/json, application/yaml",
+            "application/json, application/yaml, application/vnd.kubernetes.protobuf",
         )
     return found
 
@@ -58,10 +59,21 @@ def decode(data: bytes, kind: BodyType) -> Any:
     # An applied configuration may be YAML, and nearly always is JSON.
     if kind is BodyType.YAML or (kind is BodyType.APPLY and data.lstrip()[:1] != b"{"):
         return _decode_yaml(data)
+    if kind is BodyType.PROTOBUF:
+        return _decode_protobuf(data)
     try:
         return _decode(data)
     except (msgspec.DecodeError, RecursionError) as error:
         raise ApiError("BadRequest", f"the body is not valid JSON: {str(error)[:200]}") from error
+
+
+def _decode_protobuf(data: bytes) -> Any:
+    try:
+        return protobuf.decode(data)
+    except protobuf.UnknownKindError as error:
+        raise ApiError("UnsupportedMediaType", f"{error}; send application/json") from error
+    except protobuf.ProtobufError as error:
+        raise ApiError("BadRequest", f"the body is not valid protobuf: {error}") from error
 
 
 def _decode_yaml(data: bytes) -> Any:

@@ -35,6 +35,24 @@ def configure_logging(level: str = "info", *, component: str = "", stream: TextI
         structlog.contextvars.bind_contextvars(component=component)
 
 
+def _quiet() -> None:
+    """Until a process configures its logs: warnings only, and no tracebacks with local variables (secrets) in them."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            structlog.processors.KeyValueRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS["warning"]),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+_quiet()
+
+
 def get_logger(**fields: Any) -> structlog.typing.FilteringBoundLogger:
     """A logger with these fields bound; cheap, may be called at import."""
     return cast(structlog.typing.FilteringBoundLogger, structlog.get_logger(**fields))

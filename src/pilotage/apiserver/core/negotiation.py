@@ -65,6 +65,7 @@ class BodyType(enum.Enum):
 
     JSON = "application/json"
     YAML = "application/yaml"
+    PROTOBUF = "application/vnd.kubernetes.protobuf"
     JSON_PATCH = "application/json-patch+json"
     MERGE_PATCH = "application/merge-patch+json"
     STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
@@ -79,7 +80,7 @@ _BODY_TYPES = {item.value: item for item in BodyType} | {
     "application/apply-patch": BodyType.APPLY,
     "application/apply-patch+json": BodyType.APPLY,
 }
-DOCUMENT_TYPES = frozenset((BodyType.JSON, BodyType.YAML))
+DOCUMENT_TYPES = frozenset((BodyType.JSON, BodyType.YAML, BodyType.PROTOBUF))
 PATCH_TYPES = frozenset((BodyType.JSON_PATCH, BodyType.MERGE_PATCH, BodyType.STRATEGIC_MERGE_PATCH, BodyType.APPLY))
 
 
