@@ -1,0 +1,19 @@
+"""The agent runs the pods of one node: the kubelet's role.
+
+Purpose: take the Pods bound to this node from the API, run their containers with runc, keep them as their
+specification says, and tell the API how they are.
+Inputs → outputs: Pods, Services, Nodes, ConfigMaps, Secrets → namespaces, containers, volumes, routes; pod and node
+status, leases, events; logs and exec on the Agent API.
+Invariants: no container is started twice or lost across a kill of the agent; restart counts never fall; a finished pod
+starts nothing; no container sees the cluster's keys; nothing of a pod is left when it is gone.
+Reading order: `core` (the pod state machine), `worker` (one pod's shell), `container_setup`, `runtime`, `agent`.
+Specifications: Kubernetes "Pod Lifecycle", "Nodes", "Volumes"; OCI runtime and image specifications; CRI log format;
+KEP-753, KEP-589, KEP-580, KEP-1205, KEP-2727, KEP-4006.
+"""
+
+from pilotage.agent.agent import run
+from pilotage.agent.config import Config
+from pilotage.agent.images import Image, ImageError, image_list, image_load, image_remove
+from pilotage.agent.runtime.cgroup import remove_all as remove_cgroups
+
+__all__ = ["Config", "Image", "ImageError", "image_list", "image_load", "image_remove", "remove_cgroups", "run"]

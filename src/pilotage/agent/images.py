@@ -261,12 +261,15 @@ def _may_own_files() -> bool:
 
 
 def _ref(name: str) -> str:
-    """umoci and skopeo split a layout's reference at colons: a name's own colons and slashes are replaced."""
-    return name.replace("/", "..s..").replace(":", "..c..").replace("@", "..a..")
+    """umoci accepts few characters in a layout's reference, and a name has more: kept as hexadecimal digits."""
+    return name.encode().hex()
 
 
 def _unref(ref: str) -> str:
-    return ref.replace("..s..", "/").replace("..c..", ":").replace("..a..", "@")
+    try:
+        return bytes.fromhex(ref).decode()
+    except ValueError:
+        return ref
 
 
 def _plain(digest: str) -> str:

@@ -50,10 +50,11 @@ class RootFSMaker:
         if not image.is_host:
             mounts.overlay(root, lower=(str(image.lower),), upper=base / "upper", work=base / "work")
             return RootFS(path=root)
-        hidden = tuple(str(path) for path in self._hidden)
+        # What is not shared need not be hidden, and must not be: the container has a fresh directory there.
+        hidden = tuple(str(path) for path in self._hidden if path.parts[1:2] and path.parts[1] not in _NOT_SHARED)
         if self._privileged:
             mounts.overlay(root, lower=("/",), upper=base / "upper", work=base / "work")
-            # Other containers' roots and the node's runtime files are not for this one, nor are its temporary files.
+            # The node's runtime files are not for the container, nor are its temporary files.
             for name in ("run", "tmp"):
                 shown = base / name
                 shown.mkdir()

@@ -1,0 +1,317 @@
+"""The agent's composition: one process that runs the pods of one node.
+
+Stands apart as the place where the parts meet: informers → workers, runtime exits → workers, node heartbeats, routes,
+the Agent API. Ends when cancelled and leaves every container running; the next one finds them again.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from pilotage.agent import metrics, server
+from pilotage.agent.checks import Checker
+from pilotage.agent.config import Config
+from pilotage.agent.container_setup import ContainerSetup
+from pilotage.agent.core import resolver
+from pilotage.agent.core.fields import NodeFacts
+from pilotage.agent.images import ImageStore, image_list
+from pilotage.agent.memory import PodMemory
+from pilotage.agent.node import NodeRegistration, capacity, read_machine
+from pilotage.agent.pod_network import NodeNetwork, PodNetwork
+from pilotage.agent.references import References
+from pilotage.agent.rootfs import RootFSMaker
+from pilotage.agent.runtime import ContainerExit, Runtime
+from pilotage.agent.runtime.cgroup import ControlGroups
+from pilotage.agent.runtime.oci import OCIRuntime
+from pilotage.agent.volumes import Volumes
+from pilotage.agent.worker import NodeServices, PodWorker
+from pilotage.api.core_v1 import ContainerImage, Node, ObjectReference, Pod, Service
+from pilotage.client import Client, EventRecorder, Informer
+from pilotage.kit.clock import SYSTEM_CLOCK, Clock
+from pilotage.kit.tasks import TaskSet, task_set
+from pilotage.network import KernelWiring, NetworkError, Wiring
+from pilotage.telemetry import get_logger
+
+WORKER_RESTART_S = 1.0  # a worker that failed for a reason of ours is taken up again after this
+IMAGES_REPORTED_MAX = 50  # in the node's status, as the kubelet's nodeStatusMaxImages
+_log = get_logger()
+
+
+def _nothing() -> None:
+    """Nobody waits for readiness."""
+
+
+async def run(
+    config: Config,
+    client: Client,
+    *,
+    on_ready: Callable[[], None] = _nothing,
+    runtime: Runtime | None = None,
+    wiring: Wiring | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+) -> None:
+    """Run the node until cancelled. `on_ready` is called once the node is registered and its pods are taken up.
+
+    `runtime` and `wiring` default to the kernel's; the process must be in the node's network namespace.
+    """
+    for directory in (config.data_dir, config.run_dir):
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    async with task_set() as tasks:
+        agent = Agent(config, client, tasks, runtime=runtime, wiring=wiring or KernelWiring(), clock=clock)
+        await agent.open()
+        try:
+            async with server.serve(config, agent):
+                on_ready()
+                await asyncio.Event().wait()
+        finally:
+            await agent.aclose()
+
+
+class Agent:
+    """Workers by pod uid, and what they share."""
+
+    def __init__(
+        self,
+        config: Config,
+        client: Client,
+        tasks: TaskSet,
+        *,
+        runtime: Runtime | None,
+        wiring: Wiring,
+        clock: Clock,
+    ) -> None:
+        self._config = config
+        self._client = client
+        self._tasks = tasks
+        self._clock = clock
+        self._workers: dict[str, PodWorker] = {}
+        self._by_name: dict[str, str] = {}  # namespace/name → uid
+        cgroups = ControlGroups(config.cgroup_parent)
+        self._limits = cgroups.writable
+        self.runtime: Runtime = runtime or OCIRuntime(config.run_dir, cgroups=cgroups, clock=clock)
+        network = NodeNetwork(bridge=config.bridge, pod_cidr=config.pod_cidr)
+        self.network = PodNetwork(wiring, network, config.run_dir / "netns")
+        self._machine = read_machine(config.data_dir, "runc://1.1")
+        self._facts = NodeFacts(name=config.node, ip=config.node_ip, allocatable=capacity(config, self._machine))
+        self._services = Informer(client, Service)
+        self._nodes = Informer(client, Node)
+        self._pods = Informer(client, Pod, field_selector=f"spec.nodeName={config.node}")
+        self._events = EventRecorder(client, "kubelet", host=config.node, clock=clock)
+        self._references = References(client, tasks, self._reference_changed)
+        self._memory = PodMemory(config.data_dir / "pods")
+        self._node_services = self._build(client, cgroups, clock)
+        self._registration = NodeRegistration(
+            config, client, self._machine, clock, ready=lambda: "", images=self._image_list
+        )
+
+    def _build(self, client: Client, cgroups: ControlGroups, clock: Clock) -> NodeServices:
+        config = self._config
+        images = ImageStore(config.images)
+        hidden = (config.data_dir, config.run_dir, config.images, *config.hidden_paths)
+        roots = RootFSMaker(scratch=config.run_dir / "scratch", hidden=hidden, privileged=_is_privileged())
+        volumes = Volumes(
+            pods_dir=config.data_dir / "pods",
+            client=client,
+            references=self._references,
+            node=lambda: self._facts,
+            clock=clock,
+        )
+        setup = ContainerSetup(
+            images=images,
+            roots=roots,
+            volumes=volumes,
+            references=self._references,
+            services=self._services.list,
+            node=lambda: self._facts,
+            cgroup_path=cgroups.path if cgroups.writable else lambda uid, container_id: "",
+            memory_bytes=self._machine.memory_bytes,
+            may_lower_oom_score=_is_privileged(),
+            cluster_domain=config.cluster_domain,
+        )
+        return NodeServices(
+            client=client,
+            events=self._events,
+            runtime=self.runtime,
+            network=self.network,
+            volumes=volumes,
+            references=self._references,
+            setup=setup,
+            roots=roots,
+            checker=Checker(self.runtime),
+            memory=self._memory,
+            clock=clock,
+            run_dir=config.run_dir,
+            node_ip=config.node_ip,
+            cluster_dns=config.cluster_dns,
+            cluster_domain=config.cluster_domain,
+            node_resolver=_node_resolver,
+        )
+
+    # ── life ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def open(self) -> None:
+        """Watch, register, take up the pods of an earlier agent. Returns once the node is ready."""
+        self.runtime.on_exit(self._container_ended)
+        await self.runtime.open()
+        self._node_services.roots.prepare()
+        self.network.open()
+        self._tasks.start(self._events.run(), key="events")
+        for informer in (self._services, self._nodes, self._pods):
+            self._tasks.start(informer.run(), key=informer.kind.kind)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._registration.register())
+            for informer in (self._services, self._nodes, self._pods):
+                group.create_task(informer.wait_synced())
+        if not self._limits:
+            self._tell_no_limits()
+        await self._take_up()
+        self._pods.add_handler(self._pod_changed)
+        self._nodes.add_handler(self._node_changed)
+        self._tasks.start(self._registration.heartbeat(), key="heartbeat")
+
+    async def aclose(self) -> None:
+        """Stop watching; containers run on."""
+        await self._node_services.checker.aclose()
+        await self.runtime.aclose()
+
+    async def _take_up(self) -> None:
+        """Pods that left something on disk: those still in the API go on, the others are stopped."""
+        present: dict[str, Pod] = {pod.metadata.uid: pod for pod in self._pods.list()}
+        for uid in self._memory.uids():
+            remembered = self._memory.load(uid)
+            if remembered is None:
+                if uid not in present:
+                    self._memory.forget(uid)
+                continue
+            pod, state = remembered
+            worker = PodWorker(present.get(uid, pod), self._node_services)
+            worker.recover(state)
+            if uid not in present:
+                worker.vanish()
+            self._start(worker)
+        for container_id in self.runtime.list():
+            workers = self._workers.values()
+            if not any(worker.owns(container_id) or worker.is_starting(container_id) for worker in workers):
+                _log.warning("removing a container that no pod knows", container=container_id)
+                await self.runtime.remove(container_id)
+                self._node_services.roots.remove(container_id)
+
+    def _start(self, worker: PodWorker) -> None:
+        self._workers[worker.uid] = worker
+        self._by_name[worker.pod.metadata.key] = worker.uid
+        metrics.PODS.set(len(self._workers))
+        self._tasks.start(self._work(worker), key=("pod", worker.uid))
+
+    async def _work(self, worker: PodWorker) -> None:
+        """Run a worker; one that fails by a mistake of ours must not take the other pods along."""
+        while True:
+            try:
+                await worker.run()
+            except Exception as error:
+                _log.exception("pod worker failed", pod=worker.pod.metadata.key, error=repr(error)[:500])
+            if worker.finished:
+                break
+            await asyncio.sleep(WORKER_RESTART_S)
+            remembered = self._memory.load(worker.uid)
+            gone, pod = worker.gone, worker.pod
+            worker = PodWorker(pod, self._node_services)
+            if remembered is not None:
+                worker.recover(remembered[1])
+            if gone:
+                worker.vanish()
+            self._workers[worker.uid] = worker
+        if worker.gone or self._pods.get(worker.pod.metadata.name, worker.pod.metadata.namespace) is None:
+            self._forget(worker)
+
+    def _forget(self, worker: PodWorker) -> None:
+        self._workers.pop(worker.uid, None)
+        if self._by_name.get(worker.pod.metadata.key) == worker.uid:
+            del self._by_name[worker.pod.metadata.key]
+        metrics.PODS.set(len(self._workers))
+
+    # ── changes ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        if old is not None and (new is None or new.metadata.uid != old.metadata.uid):
+            worker = self._workers.get(old.metadata.uid)
+            if worker is not None:
+                if worker.finished:
+                    self._forget(worker)
+                else:
+                    worker.vanish()
+        if new is None:
+            return
+        worker = self._workers.get(new.metadata.uid)
+        if worker is None:
+            self._start(PodWorker(new, self._node_services))
+            return
+        changed = old is not None and (
+            old.metadata.labels != new.metadata.labels or old.metadata.annotations != new.metadata.annotations
+        )
+        worker.update(new)
+        if changed:
+            self._tasks.start(worker.refresh_volumes(), key=("refresh", worker.uid))
+
+    def _node_changed(self, old: Node | None, new: Node | None) -> None:
+        if old is not None and new is not None:
+            same = old.status.addresses == new.status.addresses and old.spec.pod_cidrs == new.spec.pod_cidrs
+            if same:
+                return
+        try:
+            self.network.route_to(self._nodes.list(), self._config.node)
+        except NetworkError as error:
+            _log.warning("cannot set routes to nodes", error=str(error))
+
+    def _container_ended(self, exit_: ContainerExit) -> None:
+        for worker in self._workers.values():
+            if worker.owns(exit_.container_id):
+                worker.container_ended(exit_)
+                return
+
+    def _reference_changed(self, uid: str) -> None:
+        worker = self._workers.get(uid)
+        if worker is not None:
+            worker.references_changed()
+            self._tasks.start(worker.refresh_volumes(), key=("refresh", uid))
+
+    # ── for the Agent API and the node ──────────────────────────────────────────────────────────────────────────
+
+    def worker(self, namespace: str, name: str) -> PodWorker | None:
+        """The worker of the pod of that name, if there is one."""
+        uid = self._by_name.get(f"{namespace}/{name}")
+        return self._workers.get(uid) if uid is not None else None
+
+    def snapshot(self) -> dict[str, object]:
+        """For debugging: the state of every pod."""
+        return {worker.pod.metadata.key: worker.state for worker in self._workers.values()}
+
+    def _image_list(self) -> tuple[ContainerImage, ...]:
+        return tuple(
+            ContainerImage(names=(image.name,), size_bytes=image.size_bytes)
+            for image in image_list(self._config.images)[:IMAGES_REPORTED_MAX]
+        )
+
+    def _tell_no_limits(self) -> None:
+        reference = ObjectReference(api_version="v1", kind="Node", name=self._config.node)
+        self._events.warning(
+            reference,
+            "NoResourceLimits",
+            "control groups are not writable for this user: containers run without CPU, memory and pid limits",
+        )
+
+
+def _is_privileged() -> bool:
+    """Whether this is root of the machine, not of a user namespace with a few ids."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        inside, outside, count = Path("/proc/self/uid_map").read_text().split()[:3]
+        return os.geteuid() == 0 and (inside, outside) == ("0", "0") and int(count) > 65535
+    return False
+
+
+def _node_resolver() -> resolver.ResolvConf:
+    try:
+        return resolver.parse_resolv_conf(Path("/etc/resolv.conf").read_text())
+    except OSError:
+        return resolver.ResolvConf()

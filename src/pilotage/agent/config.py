@@ -1,0 +1,36 @@
+"""What the agent is told when it starts."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pilotage.api.core_v1 import Taint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """One node. Directories are made with mode 0700 if they do not exist."""
+
+    node: str
+    node_ip: str
+    pod_cidr: str
+    cluster_dns: tuple[str, ...] = ("10.96.0.10",)
+    cluster_domain: str = "cluster.local"
+    cluster_cidr: str = "10.244.0.0/16"
+    data_dir: Path  # survives `down`: pods' state, volumes, logs
+    run_dir: Path  # does not: namespaces, running containers; unique per node
+    images_dir: Path | None = None  # None: `data_dir`/images; nodes of one machine should share one
+    hidden_paths: tuple[Path, ...] = ()  # what no container may see, beside data_dir and run_dir
+    cgroup_parent: str = "/pilotage/default"  # "/pilotage/<cluster>"
+    bridge: str = "cni0"
+    labels: dict[str, str] = field(default_factory=dict)
+    taints: tuple[Taint, ...] = ()
+    port: int = 10250
+    serving_cert: Path | None = None  # None: no Agent API (logs and exec do not work)
+    serving_key: Path | None = None
+    client_ca: Path | None = None
+    pods_max: int = 110
+
+    @property
+    def images(self) -> Path:
+        """Where the image store is."""
+        return self.images_dir or self.data_dir / "images"

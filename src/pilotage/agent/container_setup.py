@@ -1,0 +1,377 @@
+"""From a container of a pod to an OCI document: image, environment, user, mounts, root.
+
+Stands apart because it gathers what `core.oci` then turns into a document; the pod worker calls `prepare` once per
+start. Everything that stops a container from being created is raised as `StartRefused` with the API's reason.
+"""
+
+import asyncio
+import base64
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pilotage.agent import mounts
+from pilotage.agent.core import environment, fields, image_name, oci, resolver
+from pilotage.agent.core.fields import FieldError, NodeFacts
+from pilotage.agent.core.image_name import ImageName, InvalidImageNameError, Pull
+from pilotage.agent.core.oci import Mount, User
+from pilotage.agent.errors import MountFailure, StartRefused
+from pilotage.agent.images import Image, ImageError, ImageStore
+from pilotage.agent.references import References
+from pilotage.agent.rootfs import RootFSMaker
+from pilotage.agent.volumes import Volumes, sub_path
+from pilotage.api.core_v1 import Container, EnvFromReference, EnvVar, Pod, Service
+from pilotage.api.quantity import QuantityError
+
+TERMINATION_MESSAGE_BYTES_MAX = 4096
+
+Tell = Callable[[str, str, str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodContext:
+    """What one pod's containers share."""
+
+    pod: Pod
+    pod_ips: tuple[str, ...]
+    network_namespace: str  # empty: the node's own
+    sandbox_namespaces: dict[str, str]
+    directory: Path  # the pod's own directory on the node
+    shared_memory: Path  # mounted on /dev/shm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A container ready to be created."""
+
+    document: dict[str, object]
+    image: Image
+    termination_log: Path
+
+
+class ContainerSetup:
+    """Prepares containers of this node."""
+
+    def __init__(
+        self,
+        *,
+        images: ImageStore,
+        roots: RootFSMaker,
+        volumes: Volumes,
+        references: References,
+        services: Callable[[], Iterable[Service]],
+        node: Callable[[], NodeFacts],
+        cgroup_path: Callable[[str, str], str],
+        memory_bytes: int,
+        may_lower_oom_score: bool,
+        cluster_domain: str,
+    ) -> None:
+        self._images = images
+        self._roots = roots
+        self._volumes = volumes
+        self._references = references
+        self._services = services
+        self._node = node
+        self._cgroup_path = cgroup_path
+        self._memory_bytes = memory_bytes
+        self._may_lower_oom_score = may_lower_oom_score
+        self._cluster_domain = cluster_domain
+
+    async def image(self, container: Container, tell: Tell) -> Image:
+        """The image, pulled if the policy says so and unpacked; raises `StartRefused`."""
+        try:
+            name = image_name.parse(container.image)
+        except InvalidImageNameError as error:
+            message = f'Failed to apply default image tag "{container.image}": {error}'
+            tell("Warning", "InspectFailed", message)
+            raise StartRefused("InvalidImageName", message) from error
+        found = self._images.find(name)
+        match image_name.decide(name, container.image_pull_policy, present=found is not None):
+            case Pull.REFUSE:
+                message = f'Container image "{container.image}" is not present with pull policy of Never'
+                tell("Warning", "ErrImageNeverPull", message)
+                raise StartRefused("ErrImageNeverPull", message)
+            case Pull.FETCH:
+                found = await self._pull(container.image, name, tell)
+            case Pull.USE:
+                tell("Normal", "Pulled", f'Container image "{container.image}" already present on machine')
+        if found is None:
+            raise StartRefused("ErrImagePull", f'image "{container.image}" vanished while it was being used')
+        if not found.is_host and not found.lower.is_dir():
+            try:
+                await asyncio.to_thread(self._images.unpack, found)
+            except ImageError as error:
+                raise StartRefused("CreateContainerError", f"cannot unpack image: {error}") from error
+        return found
+
+    async def _pull(self, shown: str, name: ImageName, tell: Tell) -> Image | None:
+        tell("Normal", "Pulling", f'Pulling image "{shown}"')
+        try:
+            await asyncio.to_thread(self._images.pull, name)
+        except ImageError as error:
+            message = f'failed to pull and unpack image "{name}": {error}'
+            tell("Warning", "Failed", f'Failed to pull image "{shown}": {message}')
+            tell("Warning", "Failed", "Error: ErrImagePull")
+            raise StartRefused("ErrImagePull", message) from error
+        tell("Normal", "Pulled", f'Successfully pulled image "{shown}"')
+        return self._images.find(name)
+
+    async def prepare(self, context: PodContext, container: Container, container_id: str, image: Image) -> Prepared:
+        """Everything up to the document; the root is mounted. Raises `StartRefused`."""
+        pod = context.pod
+        try:
+            variables = await self._environment(context, container, image)
+            user = _resolve_user(pod, container, image)
+            container_mounts, termination_log = self._mounts(context, container, container_id, variables)
+        except (FieldError, MountFailure, QuantityError, TimeoutError) as error:
+            text = str(error) or "timed out waiting for the API server"
+            raise StartRefused("CreateContainerConfigError", text) from error
+        except OSError as error:
+            raise StartRefused("CreateContainerError", f"{error.filename or ''}: {error.strerror}") from error
+        root = self._roots.make(image, container_id)
+        namespaces = {"mount": "", "pid": "", **context.sandbox_namespaces}
+        if context.network_namespace:
+            namespaces["network"] = context.network_namespace
+        if pod.spec.host_pid:
+            del namespaces["pid"]
+        if pod.spec.host_ipc:
+            namespaces.pop("ipc", None)
+        if pod.spec.host_network:
+            namespaces.pop("uts", None)
+        bundle = oci.Bundle(
+            rootfs=str(root.path),
+            args=_command(container, image, variables),
+            environment=variables,
+            working_directory=container.working_dir or image.working_directory,
+            user=user,
+            hostname=resolver.hostname(pod),
+            mounts=(*root.mounts, *container_mounts),
+            namespaces=namespaces,
+            cgroup_path=self._cgroup_path(pod.metadata.uid, container_id),
+            memory_bytes=self._memory_bytes,
+            hidden_paths=root.hidden_paths,
+            may_lower_oom_score=self._may_lower_oom_score,
+        )
+        return Prepared(document=oci.document(pod, container, bundle), image=image, termination_log=termination_log)
+
+    # ── environment ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _environment(self, context: PodContext, container: Container, image: Image) -> dict[str, str]:
+        """Later ones win: image, host name, Services, envFrom, env."""
+        pod = context.pod
+        variables = dict(one.partition("=")[::2] for one in image.environment)
+        variables["HOSTNAME"] = resolver.hostname(pod)
+        if container.tty:
+            variables.setdefault("TERM", "xterm")
+        services = environment.service_variables(
+            self._services(), pod.metadata.namespace, links=pod.spec.enable_service_links
+        )
+        variables |= services
+        # `$(VAR)` may refer to what Kubernetes sets, not to what the image brings.
+        known = dict(services)
+        for source in container.env_from:
+            known |= await self._all_keys(pod, source.prefix, source.config_map_ref, source.secret_ref)
+        for variable in container.env:
+            if variable.value_from is None:
+                known[variable.name] = environment.expand(variable.value, known)
+            else:
+                value = await self._value(context, container, variable)
+                if value is not None:
+                    known[variable.name] = value
+        return variables | known
+
+    async def _all_keys(
+        self,
+        pod: Pod,
+        prefix: str,
+        config_map_ref: EnvFromReference | None,
+        secret_ref: EnvFromReference | None,
+    ) -> dict[str, str]:
+        namespace, uid = pod.metadata.namespace, pod.metadata.uid
+        if config_map_ref is not None:
+            config_map = await self._references.config_map(namespace, config_map_ref.name, holder=uid)
+            if config_map is not None:
+                return {prefix + key: value for key, value in config_map.data.items()}
+            if not config_map_ref.optional:
+                raise FieldError(f'configmap "{config_map_ref.name}" not found')
+        if secret_ref is not None:
+            secret = await self._references.secret(namespace, secret_ref.name, holder=uid)
+            if secret is not None:
+                return {prefix + key: _decoded(value) for key, value in secret.data.items()}
+            if not secret_ref.optional:
+                raise FieldError(f'secret "{secret_ref.name}" not found')
+        return {}
+
+    async def _value(self, context: PodContext, container: Container, variable: EnvVar) -> str | None:
+        """The value of a `valueFrom`; None for an optional one that does not exist."""
+        source, pod = variable.value_from, context.pod
+        assert source is not None
+        namespace, uid = pod.metadata.namespace, pod.metadata.uid
+        if source.field_ref is not None:
+            return fields.resolve(pod, source.field_ref, node=self._node(), pod_ips=context.pod_ips)
+        if source.resource_field_ref is not None:
+            return fields.resolve_resource(pod, source.resource_field_ref, container=container.name, node=self._node())
+        if (reference := source.config_map_key_ref) is not None:
+            config_map = await self._references.config_map(namespace, reference.name, holder=uid)
+            if config_map is None and not reference.optional:
+                raise FieldError(f'configmap "{reference.name}" not found')
+            if config_map is not None and reference.key in config_map.data:
+                return config_map.data[reference.key]
+            if not reference.optional:
+                raise FieldError(f"couldn't find key {reference.key} in ConfigMap {namespace}/{reference.name}")
+        if (secret_reference := source.secret_key_ref) is not None:
+            secret = await self._references.secret(namespace, secret_reference.name, holder=uid)
+            if secret is None and not secret_reference.optional:
+                raise FieldError(f'secret "{secret_reference.name}" not found')
+            if secret is not None and secret_reference.key in secret.data:
+                return _decoded(secret.data[secret_reference.key])
+            if not secret_reference.optional:
+                raise FieldError(
+                    f"couldn't find key {secret_reference.key} in Secret {namespace}/{secret_reference.name}"
+                )
+        return None
+
+    # ── mounts ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _mounts(
+        self, context: PodContext, container: Container, container_id: str, variables: dict[str, str]
+    ) -> tuple[tuple[Mount, ...], Path]:
+        """Volumes and the pod's own files; the file that holds the termination message."""
+        pod = context.pod
+        volumes = {volume.name: volume for volume in pod.spec.volumes}
+        found: list[Mount] = []
+        for wanted in container.volume_mounts:
+            volume = volumes.get(wanted.name)
+            if volume is None:
+                raise FieldError(f'volume "{wanted.name}" of the container is not defined in the pod')
+            source = self._volumes.path(pod.metadata.uid, volume)
+            relative = wanted.sub_path or environment.expand(wanted.sub_path_expr, variables)
+            if relative:
+                source = sub_path(source, relative)
+            access = "ro" if wanted.read_only or _is_api_volume(volume) else "rw"
+            propagation = {"HostToContainer": "rslave", "Bidirectional": "rshared"}.get(
+                wanted.mount_propagation, "rprivate"
+            )
+            destination = wanted.mount_path if wanted.mount_path.startswith("/") else f"/{wanted.mount_path}"
+            found.append(Mount(destination=destination, source=str(source), options=("rbind", propagation, access)))
+        taken = {mount.destination for mount in found}
+        read_only = "ro" if container.security_context.read_only_root_filesystem else "rw"
+        for name in ("hosts", "hostname", "resolv.conf"):
+            if f"/etc/{name}" not in taken:
+                source = context.directory / name
+                found.append(
+                    Mount(destination=f"/etc/{name}", source=str(source), options=("bind", "rprivate", read_only))
+                )
+        if "/dev/shm" not in taken:  # noqa: S108 - the mount point's fixed name
+            found.append(
+                Mount(destination="/dev/shm", source=str(context.shared_memory), options=("bind", "rprivate", "rw"))  # noqa: S108
+            )
+        log = context.directory / "termination" / container_id
+        log.parent.mkdir(exist_ok=True, mode=0o700)
+        log.touch()
+        log.chmod(0o666)
+        path = container.termination_message_path or "/dev/termination-log"
+        found.append(Mount(destination=path, source=str(log), options=("bind", "rprivate", "rw")))
+        # A mount below another one must come after it.
+        return tuple(sorted(found, key=lambda mount: mount.destination.count("/"))), log
+
+
+def _is_api_volume(volume: object) -> bool:
+    """configMap, secret, downwardAPI and projected volumes are always read-only inside."""
+    return any(getattr(volume, name) is not None for name in ("config_map", "secret", "downward_api", "projected"))
+
+
+def _decoded(value: str) -> str:
+    return base64.b64decode(value).decode(errors="surrogateescape")
+
+
+def _command(container: Container, image: Image, variables: dict[str, str]) -> tuple[str, ...]:
+    """command replaces the image's entrypoint and its command; args replaces its command."""
+    command = tuple(environment.expand(one, variables) for one in container.command)
+    args = tuple(environment.expand(one, variables) for one in container.args)
+    if command:
+        found = command + args
+    else:
+        found = image.entrypoint + (args or image.command)
+    if not found:
+        raise StartRefused("CreateContainerError", "no command specified: neither the image nor the container has one")
+    return found
+
+
+# ── users ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _resolve_user(pod: Pod, container: Container, image: Image) -> User:
+    """runAsUser and runAsGroup of the container, of the pod, then what the image says."""
+    own, shared = container.security_context, pod.spec.security_context
+    uid = own.run_as_user if own.run_as_user is not None else shared.run_as_user
+    gid = own.run_as_group if own.run_as_group is not None else shared.run_as_group
+    name, _, group = image.user.partition(":")
+    account = _account(image, str(uid) if uid is not None else name)
+    if uid is None:
+        uid = account[0]
+    if gid is None:
+        if group:
+            gid = int(group) if group.isdigit() else _group(image, group)
+        else:
+            gid = account[1]
+    must_not_be_root = own.run_as_non_root if own.run_as_non_root is not None else shared.run_as_non_root
+    where = f'(pod: "{pod.metadata.name}_{pod.metadata.namespace}({pod.metadata.uid})", container: {container.name})'
+    if must_not_be_root and uid == 0:
+        own_choice = own.run_as_user == 0 or shared.run_as_user == 0
+        what = "container's runAsUser breaks non-root policy" if own_choice else (
+            "container has runAsNonRoot and image will run as root"
+        )  # fmt: skip
+        raise StartRefused("CreateContainerConfigError", f"{what} {where}")
+    additional = {gid, *shared.supplemental_groups}
+    if shared.fs_group is not None:
+        additional.add(shared.fs_group)
+    return User(uid=uid, gid=gid, additional_gids=tuple(sorted(additional)))
+
+
+def _account(image: Image, user: str) -> tuple[int, int]:
+    """(uid, primary gid) by name or number from the image's /etc/passwd."""
+    if not user or user in ("0", "root"):
+        return 0, 0
+    for line in _lines(image.lower / "etc/passwd"):
+        parts = line.split(":")
+        if len(parts) >= 4 and user in (parts[0], parts[2]):
+            return int(parts[2]), int(parts[3])
+    if user.isdigit():
+        return int(user), 0
+    raise StartRefused("CreateContainerError", f"unable to find user {user}: no matching entries in passwd file")
+
+
+def _group(image: Image, group: str) -> int:
+    for line in _lines(image.lower / "etc/group"):
+        parts = line.split(":")
+        if len(parts) >= 3 and parts[0] == group:
+            return int(parts[2])
+    raise StartRefused("CreateContainerError", f"unable to find group {group}: no matching entries in group file")
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def write_pod_files(context: PodContext, *, resolv_conf: str, cluster_domain: str) -> None:
+    """hosts, hostname and resolv.conf of a pod, shared by its containers."""
+    pod = context.pod
+    if pod.spec.host_network:
+        hosts = Path("/etc/hosts").read_text() + resolver.host_aliases(pod.spec.host_aliases)
+    else:
+        hosts = resolver.hosts(pod, pod_ips=context.pod_ips, cluster_domain=cluster_domain)
+    context.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name, text in (
+        ("hosts", hosts),
+        ("hostname", f"{resolver.kernel_hostname(pod, cluster_domain)}\n"),
+        ("resolv.conf", resolv_conf),
+    ):
+        path = context.directory / name
+        path.write_text(text)
+        path.chmod(0o644)
+    if not mounts.is_mount(context.shared_memory):
+        mounts.tmpfs(context.shared_memory, mode=0o1777, size_bytes=64 * 1024 * 1024)

@@ -1,0 +1,311 @@
+"""The Agent API: logs, exec, attach and port-forward for the API server, and nobody else.
+
+Stands apart as the only way into this process from the network. TLS with a client certificate of the API server is
+required for everything but /healthz. Paths and query parameters are the kubelet's. Leaves out stats.
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import WSMsgType, web
+
+from pilotage.agent.config import Config
+from pilotage.agent.core import channel, timestamps
+from pilotage.agent.core.channel import Channel, Input, InputClosed, Resized
+from pilotage.agent.core.lifecycle import container_named
+from pilotage.agent.logs import LogOptions, read_log
+from pilotage.agent.runtime import ExecSession, RuntimeFailure
+from pilotage.agent.worker import PodWorker
+from pilotage.kit.clock import SYSTEM_CLOCK
+from pilotage.kit.tasks import wait_any
+from pilotage.network import NetworkError
+from pilotage.network.namespaces import run_in
+
+if TYPE_CHECKING:
+    from pilotage.agent.agent import Agent
+
+CLIENT_NAME = "kube-apiserver-kubelet-client"
+PING_S = 30.0  # a client that vanished without a word is noticed after two of these
+CHUNK_BYTES = 32768
+DIAL_TIMEOUT_S = 10.0
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@asynccontextmanager
+async def serve(config: Config, agent: "Agent") -> AsyncIterator[None]:
+    """Serve on the node's address until the block ends; nothing without a serving certificate."""
+    if config.serving_cert is None or config.serving_key is None or config.client_ca is None:
+        yield
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(config.serving_cert, config.serving_key)
+    context.load_verify_locations(config.client_ca)
+    context.verify_mode = ssl.CERT_OPTIONAL  # /healthz needs none; everything else is refused without one
+    runner = web.AppRunner(application(agent), access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, config.node_ip, config.port, ssl_context=context, reuse_address=True).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+def application(agent: "Agent") -> web.Application:
+    """The routes."""
+    api = _Api(agent)
+    app = web.Application(middlewares=[_require_api_server])
+    app.add_routes(
+        [
+            web.get("/healthz", api.healthz),
+            web.get("/containerLogs/{namespace}/{pod}/{container}", api.logs),
+            web.get("/exec/{namespace}/{pod}/{container}", api.execute),
+            web.get("/attach/{namespace}/{pod}/{container}", api.attach),
+            web.get("/portForward/{namespace}/{pod}", api.port_forward),
+        ]
+    )
+    return app
+
+
+@web.middleware
+async def _require_api_server(request: web.Request, handler: Handler) -> web.StreamResponse:
+    if request.path != "/healthz":
+        certificate: Mapping[str, Any] | None = (
+            request.transport.get_extra_info("peercert") if request.transport is not None else None
+        )
+        if _common_name(certificate) != CLIENT_NAME:
+            raise web.HTTPUnauthorized(text="Unauthorized\n")
+    return await handler(request)
+
+
+def _common_name(certificate: Mapping[str, Any] | None) -> str:
+    """The subject's common name of a verified certificate; empty without one."""
+    if not certificate:
+        return ""
+    for relative_name in certificate.get("subject", ()):
+        for key, value in relative_name:
+            if key == "commonName":
+                return str(value)
+    return ""
+
+
+class _Api:
+    """The handlers."""
+
+    def __init__(self, agent: "Agent") -> None:
+        self._agent = agent
+
+    async def healthz(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok")
+
+    # ── logs ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def logs(self, request: web.Request) -> web.StreamResponse:
+        worker, name = self._container(request)
+        query = request.query
+        options = LogOptions(
+            follow=_flag(query, "follow"),
+            tail_lines=_number(query, "tailLines"),
+            since=_since(query),
+            timestamps=_flag(query, "timestamps"),
+            limit_bytes=_number(query, "limitBytes"),
+        )
+        path = worker.log_path(name, previous=_flag(query, "previous"))
+        if path is None:
+            status = worker.waiting_reason(name)
+            if _flag(query, "previous"):
+                pod = worker.pod.metadata.name
+                raise web.HTTPBadRequest(text=f'previous terminated container "{name}" in pod "{pod}" not found')
+            raise web.HTTPBadRequest(
+                text=f'container "{name}" in pod "{worker.pod.metadata.name}" is waiting to start: {status}'
+            )
+        container_id = worker.container_id(name)
+
+        def ended() -> bool:
+            found = self._agent.runtime.find(container_id)
+            return found is None or not found.running
+
+        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            async for piece in read_log(path, options, ended=ended):
+                await response.write(piece)
+            await response.write_eof()
+        return response
+
+    # ── streams ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def execute(self, request: web.Request) -> web.StreamResponse:
+        worker, name = self._container(request)
+        command = request.query.getall("command", [])
+        if not command:
+            raise web.HTTPBadRequest(text="you must specify at least 1 container, and 1 command")
+        query = request.query
+        return await self._stream(
+            request,
+            lambda: self._agent.runtime.execute(
+                worker.container_id(name), command, stdin=_flag(query, "stdin"), tty=_flag(query, "tty")
+            ),
+        )
+
+    async def attach(self, request: web.Request) -> web.StreamResponse:
+        worker, name = self._container(request)
+        return await self._stream(request, lambda: self._agent.runtime.attach(worker.container_id(name)))
+
+    async def _stream(
+        self, request: web.Request, open_session: Callable[[], Awaitable[ExecSession]]
+    ) -> web.StreamResponse:
+        socket_ = web.WebSocketResponse(
+            protocols=channel.PROTOCOLS, heartbeat=PING_S, max_msg_size=channel.MESSAGE_BYTES_MAX
+        )
+        await socket_.prepare(request)
+        try:
+            session = await open_session()
+        except (RuntimeFailure, OSError) as error:
+            await socket_.send_bytes(channel.failure(str(error)))
+            await socket_.close()
+            return socket_
+        try:
+            await wait_any(_send_output(socket_, session), _receive_input(socket_, session))
+        except* ConnectionError:
+            pass
+        finally:
+            await session.aclose()
+            await socket_.close()
+        return socket_
+
+    async def port_forward(self, request: web.Request) -> web.StreamResponse:
+        """One connection a WebSocket: channel 0 carries the bytes both ways, channel 1 an error."""
+        worker = self._pod(request)
+        port = _number(request.query, "port") or 0
+        if not 0 < port < 65536:
+            raise web.HTTPBadRequest(text="port must be between 1 and 65535")
+        socket_ = web.WebSocketResponse(
+            protocols=channel.PROTOCOLS, heartbeat=PING_S, max_msg_size=channel.MESSAGE_BYTES_MAX
+        )
+        await socket_.prepare(request)
+        try:
+            reader, writer = await self._dial(worker, port)
+        except (OSError, TimeoutError, NetworkError) as error:
+            text = f"error forwarding port {port} to pod {worker.pod.metadata.name}: {error or 'timed out'}"
+            await socket_.send_bytes(channel.encode(1, text.encode()))
+            await socket_.close()
+            return socket_
+        try:
+            await wait_any(_forward_out(socket_, reader), _forward_in(socket_, writer))
+        except* ConnectionError:
+            pass
+        finally:
+            writer.close()
+            await socket_.close()
+        return socket_
+
+    async def _dial(self, worker: PodWorker, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection to the pod's own loopback, where kubectl port-forward ends too."""
+
+        def make() -> socket.socket:
+            made = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            made.setblocking(False)
+            return made
+
+        host_network = worker.pod.spec.host_network
+        connection = make() if host_network else run_in(self._agent.network.path(worker.uid), make)
+        try:
+            async with asyncio.timeout(DIAL_TIMEOUT_S):
+                await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port))
+                return await asyncio.open_connection(sock=connection)
+        except BaseException:
+            connection.close()
+            raise
+
+    # ── finding ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _pod(self, request: web.Request) -> PodWorker:
+        namespace, pod = request.match_info["namespace"], request.match_info["pod"]
+        worker = self._agent.worker(namespace, pod)
+        if worker is None:
+            raise web.HTTPNotFound(text=f'pod "{namespace}/{pod}" does not exist')
+        return worker
+
+    def _container(self, request: web.Request) -> tuple[PodWorker, str]:
+        worker, name = self._pod(request), request.match_info["container"]
+        try:
+            container_named(worker.pod, name)
+        except KeyError:
+            raise web.HTTPBadRequest(text=f"container {name} is not valid for pod {worker.pod.metadata.name}") from None
+        return worker, name
+
+
+async def _send_output(socket_: web.WebSocketResponse, session: ExecSession) -> None:
+    async for stream, data in session.output():
+        await socket_.send_bytes(channel.encode(stream, data))
+    await socket_.send_bytes(channel.final_status(await session.wait()))
+
+
+async def _receive_input(socket_: web.WebSocketResponse, session: ExecSession) -> None:
+    async for message in socket_:
+        if message.type is not WSMsgType.BINARY:
+            continue
+        match channel.decode(message.data):
+            case Input(data=data):
+                await session.write(data)
+            case InputClosed():
+                session.close_stdin()
+            case Resized(columns=columns, rows=rows):
+                session.resize(columns, rows)
+            case None:
+                pass
+
+
+async def _forward_out(socket_: web.WebSocketResponse, reader: asyncio.StreamReader) -> None:
+    while data := await reader.read(CHUNK_BYTES):
+        await socket_.send_bytes(channel.encode(Channel.STDIN, data))
+
+
+async def _forward_in(socket_: web.WebSocketResponse, writer: asyncio.StreamWriter) -> None:
+    async for message in socket_:
+        if message.type is not WSMsgType.BINARY:
+            continue
+        found = channel.decode(message.data)
+        if isinstance(found, Input):
+            writer.write(found.data)
+            await writer.drain()
+        elif isinstance(found, InputClosed) and writer.can_write_eof():
+            writer.write_eof()
+            # The other direction goes on: an HTTP/1.0 client closes its side before the answer comes.
+            await asyncio.Event().wait()
+
+
+def _flag(query: Mapping[str, str], name: str) -> bool:
+    return query.get(name, "") in ("true", "1", "True")
+
+
+def _number(query: Mapping[str, str], name: str) -> int | None:
+    text = query.get(name, "")
+    if not text:
+        return None
+    if not text.isdigit() or len(text) > 18:
+        raise web.HTTPBadRequest(text=f"{name} must be a number, not {text[:40]!r}")
+    return int(text)
+
+
+def _since(query: Mapping[str, str]) -> float | None:
+    seconds = _number(query, "sinceSeconds")
+    if seconds is not None:
+        return SYSTEM_CLOCK.wall().timestamp() - seconds
+    text = query.get("sinceTime", "")
+    if not text:
+        return None
+    try:
+        return timestamps.from_text(text)
+    except ValueError:
+        raise web.HTTPBadRequest(text=f"sinceTime is no RFC 3339 time: {text[:40]!r}") from None
+
+
+__all__ = ["application", "serve"]

@@ -1,0 +1,329 @@
+"""Volumes of pods: directories on the node, filled and kept current.
+
+Stands apart because mounting is slow, may fail and is repeated, while containers only need a path. `core.payload`
+decides what the files are; here they are written, owned and replaced atomically. Leaves out persistent volumes.
+
+Below the data directory: `pods/<uid>/volumes/<name>`.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from pilotage.agent import mounts
+from pilotage.agent.core import fields, payload, timestamps
+from pilotage.agent.core.fields import NodeFacts
+from pilotage.agent.core.payload import Payload
+from pilotage.agent.errors import MountFailure
+from pilotage.agent.references import References
+from pilotage.api import quantity
+from pilotage.api.codec import encode
+from pilotage.api.core_v1 import (
+    DownwardAPIVolumeFile,
+    HostPathVolumeSource,
+    KeyToPath,
+    Pod,
+    ServiceAccountTokenProjection,
+    Volume,
+    VolumeProjection,
+)
+from pilotage.api.status import ApiError
+from pilotage.client import Client, ConnectionFailed
+from pilotage.kit.clock import SYSTEM_CLOCK, Clock
+from pilotage.kit.errors import PilotageError
+
+TOKEN_REFRESH_SHARE = 0.8  # of its life after which a token is replaced, as the kubelet does
+
+
+@dataclass(slots=True)
+class _Token:
+    text: str
+    refresh_at: float
+
+
+class Volumes:
+    """The volumes of all pods of this node."""
+
+    def __init__(
+        self,
+        *,
+        pods_dir: Path,
+        client: Client,
+        references: References,
+        node: Callable[[], NodeFacts],
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._pods_dir = pods_dir
+        self._client = client
+        self._references = references
+        self._node = node
+        self._clock = clock
+        self._tokens: dict[tuple[str, str, str], _Token] = {}
+
+    def path(self, uid: str, volume: Volume) -> Path:
+        """Where the volume is on the node."""
+        if volume.host_path is not None:
+            return Path(volume.host_path.path)
+        return self._pods_dir / uid / "volumes" / volume.name
+
+    async def mount(self, pod: Pod) -> None:
+        """Prepare every volume; may be repeated, also to bring contents up to date. Raises `MountFailure`."""
+        for volume in pod.spec.volumes:
+            try:
+                await self._mount(pod, volume)
+            except (PilotageError, OSError, TimeoutError) as error:
+                if isinstance(error, MountFailure):
+                    raise
+                text = str(error) or "timed out waiting for the API server"
+                raise MountFailure(f'MountVolume.SetUp failed for volume "{volume.name}" : {text}') from error
+
+    def refresh_at(self, uid: str) -> float | None:
+        """When a token of this pod should be replaced by calling `mount` again; None if it has none."""
+        return min((token.refresh_at for key, token in self._tokens.items() if key[0] == uid), default=None)
+
+    def unmount(self, uid: str) -> None:
+        """Take every volume of the pod away, with its contents (not a hostPath's). Blocking."""
+        directory = self._pods_dir / uid / "volumes"
+        if directory.is_dir():
+            for path in directory.iterdir():
+                mounts.detach(path)
+            shutil.rmtree(directory, ignore_errors=True)
+        for key in [key for key in self._tokens if key[0] == uid]:
+            del self._tokens[key]
+
+    async def _mount(self, pod: Pod, volume: Volume) -> None:
+        path = self.path(pod.metadata.uid, volume)
+        if volume.host_path is not None:
+            _check_host_path(volume.host_path)
+            return
+        if volume.persistent_volume_claim is not None:
+            raise MountFailure(f'volume "{volume.name}": persistentVolumeClaim is not supported by this node')
+        gid = pod.spec.security_context.fs_group
+        files = await self._payload(pod, volume)
+        if files is None:
+            await asyncio.to_thread(_make_empty_dir, path, volume, gid)
+        else:
+            await asyncio.to_thread(write_payload, path, files, gid)
+
+    async def _payload(self, pod: Pod, volume: Volume) -> Payload | None:
+        """The files of the volume; None for an emptyDir."""
+        if (config_map := volume.config_map) is not None:
+            return await self._config_map(
+                pod, config_map.name, config_map.items, config_map.default_mode, optional=config_map.optional
+            )
+        if (secret := volume.secret) is not None:
+            return await self._secret(
+                pod, secret.secret_name, secret.items, secret.default_mode, optional=secret.optional
+            )
+        if (downward := volume.downward_api) is not None:
+            return self._downward(pod, downward.items, downward.default_mode)
+        if (projected := volume.projected) is not None:
+            files: Payload = {}
+            for source in projected.sources:
+                files |= await self._project(pod, volume.name, source, projected.default_mode)
+            return files
+        return None
+
+    async def _project(self, pod: Pod, volume: str, source: VolumeProjection, mode: int) -> Payload:
+        if (one := source.config_map) is not None:
+            return await self._config_map(pod, one.name, one.items, mode, optional=one.optional)
+        if (secret := source.secret) is not None:
+            return await self._secret(pod, secret.name, secret.items, mode, optional=secret.optional)
+        if source.downward_api is not None:
+            return self._downward(pod, source.downward_api.items, mode)
+        if (token := source.service_account_token) is not None:
+            text = await self._token(pod, volume, token)
+            # KEP-1205: readable by the pod's user; without an fsGroup root's file is still only for its owner.
+            shared = pod.spec.security_context.fs_group is not None or _runs_as_other(pod)
+            return {payload.safe_path(token.path): payload.File(content=text.encode(), mode=0o644 if shared else 0o600)}
+        return {}
+
+    async def _config_map(
+        self, pod: Pod, name: str, items: tuple[KeyToPath, ...], mode: int, *, optional: bool
+    ) -> Payload:
+        namespace = pod.metadata.namespace
+        found = await self._references.config_map(namespace, name, holder=pod.metadata.uid)
+        if found is None:
+            if optional:
+                return {}
+            raise payload.PayloadError(f'configmap "{name}" not found')
+        data = payload.config_map_data(found)
+        return payload.from_keys(data, items, default_mode=mode, optional=optional, source="configmap")
+
+    async def _secret(self, pod: Pod, name: str, items: tuple[KeyToPath, ...], mode: int, *, optional: bool) -> Payload:
+        namespace = pod.metadata.namespace
+        found = await self._references.secret(namespace, name, holder=pod.metadata.uid)
+        if found is None:
+            if optional:
+                return {}
+            raise payload.PayloadError(f'secret "{name}" not found')
+        data = payload.secret_data(found)
+        return payload.from_keys(data, items, default_mode=mode, optional=optional, source="secret")
+
+    def _downward(self, pod: Pod, items: tuple[DownwardAPIVolumeFile, ...], mode: int) -> Payload:
+        node = self._node()
+
+        def value(item: DownwardAPIVolumeFile) -> str:
+            if item.field_ref is not None:
+                return fields.resolve(pod, item.field_ref, node=node, pod_ips=())
+            if item.resource_field_ref is not None:
+                container = item.resource_field_ref.container_name
+                return fields.resolve_resource(pod, item.resource_field_ref, container=container, node=node)
+            return ""
+
+        return payload.from_downward(items, value, default_mode=mode)
+
+    async def _token(self, pod: Pod, volume: str, wanted: ServiceAccountTokenProjection) -> str:
+        """A token bound to the pod (KEP-1205), kept until most of its life is over."""
+        key = (pod.metadata.uid, volume, wanted.path)
+        now = self._clock.wall().timestamp()
+        known = self._tokens.get(key)
+        if known is not None and now < known.refresh_at:
+            return known.text
+        body = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {
+                "audiences": [wanted.audience] if wanted.audience else [],
+                "expirationSeconds": wanted.expiration_seconds,
+                "boundObjectRef": {
+                    "apiVersion": "v1",
+                    "kind": "Pod",
+                    "name": pod.metadata.name,
+                    "uid": pod.metadata.uid,
+                },
+            },
+        }
+        account = pod.spec.service_account_name or "default"
+        path = f"/api/v1/namespaces/{pod.metadata.namespace}/serviceaccounts/{account}/token"
+        try:
+            answer = msgspec.json.decode(await self._client.request("POST", path, body=encode(body)), type=_TokenAnswer)
+        except (ApiError, ConnectionFailed) as error:
+            raise MountFailure(f"failed to fetch token: {error}") from error
+        expires_at = timestamps.from_text(answer.status.expiration_timestamp)
+        self._tokens[key] = _Token(text=answer.status.token, refresh_at=now + (expires_at - now) * TOKEN_REFRESH_SHARE)
+        return answer.status.token
+
+
+class _TokenStatus(msgspec.Struct, frozen=True, rename="camel"):
+    token: str
+    expiration_timestamp: str
+
+
+class _TokenAnswer(msgspec.Struct, frozen=True):
+    status: _TokenStatus
+
+
+def _runs_as_other(pod: Pod) -> bool:
+    """Whether some container runs as an ordinary user, who could not read root's file."""
+    users = [pod.spec.security_context.run_as_user]
+    users += [one.security_context.run_as_user for one in (*pod.spec.init_containers, *pod.spec.containers)]
+    return any(users)
+
+
+def write_payload(directory: Path, files: Payload, gid: int | None) -> bool:
+    """Make the volume hold exactly `files`; readers see all of the old or all of the new. False if nothing changed.
+
+    As the kubelet does it: files live in a directory `..<time>`, `..data` points to it and is swapped by rename(2);
+    what users open are links through `..data`, which stay the same.
+    """
+    if _current_payload(directory) == files:
+        return False
+    directory.mkdir(parents=True, exist_ok=True)
+    directory.chmod(0o755)
+    number = 0
+    while (fresh := directory / f"..{number}").exists():
+        number += 1
+    fresh.mkdir()
+    for name, file in files.items():
+        path = fresh / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(file.content)
+        if gid is not None:
+            os.chown(path, -1, gid)
+        path.chmod(file.mode | 0o440 if gid is not None else file.mode)
+    data = directory / "..data"
+    before = Path(os.readlink(data)).name if data.is_symlink() else ""
+    link = directory / "..data.new"
+    link.unlink(missing_ok=True)
+    link.symlink_to(fresh.name)
+    link.rename(data)
+    wanted = {name.split("/")[0] for name in files}
+    for name in wanted:
+        if not (directory / name).is_symlink():
+            (directory / name).symlink_to(f"..data/{name}")
+    for entry in directory.iterdir():
+        if not entry.name.startswith("..") and entry.name not in wanted:
+            entry.unlink()
+    if before:
+        shutil.rmtree(directory / before, ignore_errors=True)
+    return True
+
+
+def _current_payload(directory: Path) -> Payload | None:
+    data = directory / "..data"
+    if not data.is_symlink():
+        return None
+    root = data.resolve()
+    return {
+        str(path.relative_to(root)): payload.File(content=path.read_bytes(), mode=stat.S_IMODE(path.stat().st_mode))
+        for path in root.rglob("*")
+        if path.is_file()
+    }
+
+
+def _make_empty_dir(path: Path, volume: Volume, gid: int | None) -> None:
+    source = volume.empty_dir
+    if source is not None and source.medium == "Memory":
+        if not mounts.is_mount(path):
+            size_bytes = quantity.whole(source.size_limit) if source.size_limit else 0
+            mounts.tmpfs(path, mode=0o777, size_bytes=size_bytes)
+    else:
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o777)
+    if gid is not None:
+        os.chown(path, -1, gid)
+        # New files inherit the group: setgid on the directory.
+        path.chmod(0o2777)
+
+
+def _check_host_path(source: HostPathVolumeSource) -> None:
+    """The type's promise; creates what the `…OrCreate` types ask for."""
+    path = Path(source.path)
+    match source.type:
+        case "DirectoryOrCreate":
+            path.mkdir(parents=True, exist_ok=True, mode=0o755)
+        case "FileOrCreate":
+            path.touch(exist_ok=True, mode=0o644)
+    checks: dict[str, Callable[[], bool]] = {
+        "Directory": path.is_dir,
+        "DirectoryOrCreate": path.is_dir,
+        "File": path.is_file,
+        "FileOrCreate": path.is_file,
+        "Socket": path.is_socket,
+        "CharDevice": path.is_char_device,
+        "BlockDevice": path.is_block_device,
+    }
+    check = checks.get(source.type)
+    if check is not None and not check():
+        raise MountFailure(f"hostPath type check failed: {source.path} is not a {source.type.removesuffix('OrCreate')}")
+
+
+def sub_path(root: Path, relative: str) -> Path:
+    """A path inside a volume, made if it is missing; raises `MountFailure` if it leads out of the volume."""
+    target = root / relative
+    resolved = Path(os.path.realpath(target))
+    inside = Path(os.path.realpath(root))
+    if not resolved.is_relative_to(inside):
+        raise MountFailure(f"subPath {relative!r} leads out of its volume")
+    if not resolved.exists():
+        with contextlib.suppress(FileExistsError):
+            resolved.mkdir(parents=True, mode=0o750)
+    return resolved
