@@ -6,8 +6,9 @@ corrects what it owns, through the same pipeline as everybody else's writes. Cal
 
 from __future__ import annotations
 
-from pilotage.api.catalogue import Resource
+from pilotage.api.catalogue import Resource, by_kind
 from pilotage.api.status import ApiError
+from pilotage.apiserver.authentication import LOOPBACK
 from pilotage.apiserver.call import Call
 from pilotage.apiserver.core.record import Document
 from pilotage.apiserver.registry import Registry
@@ -18,13 +19,13 @@ NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 MANAGER = "kube-apiserver"
 
 
-async def bootstrap(registry: Registry, clock: Clock, user: object) -> None:
+async def bootstrap(registry: Registry, clock: Clock) -> None:
     """Make what is missing."""
     for name in NAMESPACES:
-        await ensure(registry, clock, user, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        await ensure(registry, clock, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 
 
-async def ensure(registry: Registry, clock: Clock, user: object, document: Document) -> None:
+async def ensure(registry: Registry, clock: Clock, document: Document) -> None:
     """Create an object unless it exists."""
     group, _, version = document["apiVersion"].rpartition("/")
     resource = _resource(group, version, document["kind"])
@@ -34,7 +35,7 @@ async def ensure(registry: Registry, clock: Clock, user: object, document: Docum
         namespace=metadata.get("namespace", "") if resource.namespaced else "",
         name=metadata["name"],
         subresource="",
-        user=user,
+        user=LOOPBACK,
         now=clock.wall(),
         user_agent=MANAGER,
     )
@@ -47,8 +48,6 @@ async def ensure(registry: Registry, clock: Clock, user: object, document: Docum
 
 
 def _resource(group: str, version: str, kind: str) -> Resource:
-    from pilotage.api.catalogue import by_kind
-
     found = by_kind(group, version, kind)
     if found is None:
         raise InvariantError(f"bootstrap makes a {kind}, which is not served")

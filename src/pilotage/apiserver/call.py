@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from pilotage.api.catalogue import Resource
+from pilotage.apiserver.authentication import UserInfo
 from pilotage.apiserver.core.options import WriteOptions
-
-if TYPE_CHECKING:
-    from pilotage.apiserver.authentication import UserInfo
 
 
 @dataclass(slots=True, kw_only=True)

@@ -6,26 +6,27 @@ authoriser, which see neither. Called once per request by the front.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from aiohttp import web
 
+from pilotage.apiserver.authentication import Authenticator, UserInfo, impersonate
 from pilotage.apiserver.core.routes import Route
-
-
-@dataclass(frozen=True, slots=True)
-class _Anyone:
-    name: str = "kubernetes-admin"
-    groups: tuple[str, ...] = ("system:masters",)
 
 
 class Gate:
     """Authentication and authorisation of one server."""
 
-    def authenticate(self, request: web.BaseRequest, now: datetime) -> Any:
-        return _Anyone()
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
 
-    def authorize(self, user: Any, asked: Route) -> None:
-        return None
+    def authenticate(self, request: web.BaseRequest, now: datetime) -> UserInfo:
+        """The user the request acts as. Raises ApiError Unauthorized, or Forbidden for impersonation."""
+        transport = request.transport
+        tls = transport.get_extra_info("ssl_object") if transport is not None else None
+        certificate = tls.getpeercert(binary_form=True) if tls is not None else None
+        user = self._authenticator.authenticate(certificate, request.headers.get("Authorization"), now)
+        return impersonate(user, request.headers.items(), self.authorize)
+
+    def authorize(self, user: UserInfo, asked: Route) -> None:
+        """Raises ApiError Forbidden."""

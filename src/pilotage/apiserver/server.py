@@ -16,14 +16,17 @@ from pathlib import Path
 
 from aiohttp import web
 
+from pilotage.apiserver.authentication import Authenticator, ServiceAccountTokens
 from pilotage.apiserver.bootstrap import bootstrap
 from pilotage.apiserver.cache import Cache
-from pilotage.apiserver.certificates import Authority, write_kubeconfig
+from pilotage.apiserver.certificates import Authority, load_or_create_signing_key, write_kubeconfig
+from pilotage.apiserver.documents import CachedDocuments
 from pilotage.apiserver.front import Front, Handler
 from pilotage.apiserver.gate import Gate
 from pilotage.apiserver.pipeline import Pipeline
 from pilotage.apiserver.registry import Registry
 from pilotage.apiserver.resources import Resources
+from pilotage.apiserver.reviews import Reviews
 from pilotage.apiserver.root import Root
 from pilotage.apiserver.store import ObjectStore
 from pilotage.apiserver.streams import Streams
@@ -79,21 +82,24 @@ async def run(
         resources = Resources()
         registry = Registry(ObjectStore(backend, cache), Pipeline())
         root = Root(resources, f"{sockets[0].getsockname()[0]}", {"ping": lambda: None})
-        gate = Gate()
+        tokens = ServiceAccountTokens(load_or_create_signing_key(pki / "sa.key"), CachedDocuments(cache))
+        authenticator = Authenticator(tokens)
+        gate = Gate(authenticator)
+        reviews = Reviews(registry, authenticator, tokens)
         streams = Streams(registry, lambda: agent_context(authority, pki))
         front = Front(
             gate=gate,
             resources=resources,
             registry=registry,
             root=root,
-            subresources=handlers(Subresources(registry), streams),
-            virtual={("", "bindings"): Subresources(registry).binding},
+            subresources=handlers(Subresources(registry), streams, reviews),
+            virtual=questions(Subresources(registry), reviews),
             clock=config.clock,
         )
         async with streams, task_set() as tasks:
             tasks.start(cache.run(), name="cache")
             tasks.start(tick_bookmarks(cache, BOOKMARK_INTERVAL_S, QUIET_BOOKMARK_INTERVAL_S), name="bookmarks")
-            await bootstrap(registry, config.clock, gate.authenticate(None, config.clock.wall()))  # type: ignore[arg-type]
+            await bootstrap(registry, config.clock)
             server = web.Server(front.handle, handler_cancellation=True, access_log=None)
             runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=SHUTDOWN_S)
             await runner.setup()
@@ -110,7 +116,7 @@ async def run(
         await backend.close()
 
 
-def handlers(subresources: Subresources, streams: Streams) -> dict[tuple[str, str, str], Handler]:
+def handlers(subresources: Subresources, streams: Streams, reviews: Reviews) -> dict[tuple[str, str, str], Handler]:
     """Who answers the subresources that are not plain objects: (group, plural, subresource) → handler."""
     found: dict[tuple[str, str, str], Handler] = {(*kind, "scale"): subresources.scale for kind in _SCALED}
     found |= {
@@ -120,8 +126,18 @@ def handlers(subresources: Subresources, streams: Streams) -> dict[tuple[str, st
         ("", "pods", "exec"): streams.exec,
         ("", "pods", "attach"): streams.attach,
         ("", "pods", "portforward"): streams.port_forward,
+        ("", "serviceaccounts", "token"): reviews.token,
     }
     return found
+
+
+def questions(subresources: Subresources, reviews: Reviews) -> dict[tuple[str, str], Handler]:
+    """Who answers the resources that are only asked: (group, plural) → handler."""
+    return {
+        ("", "bindings"): subresources.binding,
+        ("authentication.k8s.io", "tokenreviews"): reviews.token_review,
+        ("authentication.k8s.io", "selfsubjectreviews"): reviews.self_review,
+    }
 
 
 def _url(first: socket.socket) -> str:

@@ -1,0 +1,72 @@
+"""Questions in the form of objects: who am I, may I, is this token good, give me one.
+
+Stands apart because these resources are only asked, never stored. Each answer is the body with its status filled in.
+Source: Kubernetes API reference, authentication.k8s.io and authorization.k8s.io.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from pilotage.api.catalogue import Resource
+from pilotage.api.timestamp import render
+from pilotage.apiserver import body, responses
+from pilotage.apiserver.authentication import Authenticator, ServiceAccountTokens
+from pilotage.apiserver.call import Call
+from pilotage.apiserver.core.options import write_options
+from pilotage.apiserver.core.record import Document
+from pilotage.apiserver.registry import Registry
+
+_TOKEN_REQUEST = Resource(
+    group="authentication.k8s.io",
+    version="v1",
+    plural="tokenrequests",
+    singular="tokenrequest",
+    kind="TokenRequest",
+    namespaced=True,
+    schema="io.k8s.api.authentication.v1.TokenRequest",
+    verbs=("create",),
+)
+
+
+class Reviews:
+    """Handlers of one server's questions."""
+
+    def __init__(self, registry: Registry, authenticator: Authenticator, tokens: ServiceAccountTokens) -> None:
+        self._registry = registry
+        self._authenticator = authenticator
+        self._tokens = tokens
+
+    async def token(self, request: web.BaseRequest, call: Call) -> web.Response:
+        """POST of `serviceaccounts/<name>/token`."""
+        account = self._registry.get(call).document
+        asked = await self._body(request, call, _TOKEN_REQUEST)
+        return responses.document(self._tokens.request(account, asked, call.now), status=201)
+
+    async def token_review(self, request: web.BaseRequest, call: Call) -> web.Response:
+        """POST of `tokenreviews`."""
+        asked = await self._body(request, call, call.resource)
+        return responses.document(self._authenticator.review(asked, call.now), status=201)
+
+    async def self_review(self, request: web.BaseRequest, call: Call) -> web.Response:
+        """POST of `selfsubjectreviews`: who the server takes the client for."""
+        await self._body(request, call, call.resource)
+        answer: Document = {
+            "kind": "SelfSubjectReview",
+            "apiVersion": "authentication.k8s.io/v1",
+            "metadata": {"creationTimestamp": render(call.now)},
+            "status": {"userInfo": call.user.to_wire()},
+        }
+        return responses.document(answer, status=201)
+
+    async def _body(self, request: web.BaseRequest, call: Call, resource: Resource) -> Document:
+        asked = Call(
+            resource=resource,
+            namespace=call.namespace,
+            name="",
+            subresource="",
+            user=call.user,
+            now=call.now,
+            options=write_options(request.query),
+        )
+        return self._registry.pipeline.decode_body(asked, await body.read(request), body.type_of(request))
