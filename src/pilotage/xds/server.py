@@ -96,8 +96,10 @@ class AdsServer:
             on_ready()
             await server.wait_for_termination()
         finally:
-            await server.stop(grace=None)
-            self._path.unlink(missing_ok=True)
+            try:
+                await server.stop(grace=None)
+            finally:
+                self._path.unlink(missing_ok=True)
 
     async def _serve(self, _requests: Any, context: Any) -> None:
         """One stream, from its first request to its end."""

@@ -112,11 +112,13 @@ class Harness:
 
     async def apply(self, *manifests: str) -> Translation:
         """Bring Envoy to these objects (and an IngressClass) and wait for its acknowledgement."""
-        result = translate_ingresses(
-            read_inputs(INGRESS_CLASS, *manifests), Ports(http=("127.0.0.1", 0), https=("127.0.0.1", 0), redirect=8443)
-        )
+        result = self.translate(*manifests)
         await self.publish(*translate(result.ir, Options(access_log=str(self.envoy.run_dir / "access.log"))))
         return result
+
+    def translate(self, *manifests: str) -> Translation:
+        ports = Ports(http=("127.0.0.1", 0), https=("127.0.0.1", 0), redirect=8443)
+        return translate_ingresses(read_inputs(INGRESS_CLASS, *manifests), ports)
 
     async def publish(self, *resources: Resource) -> NodeState:
         self.version += 1

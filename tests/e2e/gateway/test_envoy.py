@@ -4,9 +4,12 @@ import asyncio
 import ipaddress
 import json
 import os
+import random
 import signal
 import ssl
+import sys
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -15,7 +18,8 @@ import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 
 from pilotage.gateway.core.translate import Options, translate
-from pilotage.xds import Resource, ResourceType
+from pilotage.xds import Resource, ResourceType, Snapshot
+from pilotage.xds.core.stream import GATE_TIMEOUT_S
 
 DEADLINE_S = 15.0
 
@@ -233,3 +237,55 @@ async def test_envoy_is_restarted_with_its_routes(harness: Any, http_backend: An
         await harness.wait_state(lambda state: state.connected and state.applied == harness.version)
         assert len(harness.pids) == 2
         assert (await harness.get("any.test", "/"))[0] == 200
+
+
+async def test_services_that_come_and_go_faster_than_envoy_warms_them(
+    harness: Any, http_backend: Any, service: Any, ingress: Any
+) -> None:
+    dice = random.Random(7)
+    options = Options()
+    async with http_backend("web") as port:
+        for _ in range(60):
+            names = dice.sample(("a", "b", "c", "d"), dice.randint(0, 4))
+            routes = {f"{name}.test/": name for name in names}
+            protocol = dice.choice(("", "kubernetes.io/h2c"))
+            result = harness.translate(
+                ingress("all", routes), *(service(name, port, app_protocol=protocol) for name in names)
+            )
+            harness.version += 1
+            harness.server.publish(Snapshot.of(harness.version, translate(result.ir, options)))
+            await asyncio.sleep(dice.choice((0, 0.001, 0.003)))
+        # Far below the time after which the server stops waiting for an Envoy: nothing was left hanging.
+        async with asyncio.timeout(GATE_TIMEOUT_S / 2):
+            await harness.apply(service("web", port), ingress("shop", {"shop.test/": "web"}))
+        assert (await harness.get("shop.test", "/"))[0] == 200
+        assert (await harness.get("a.test", "/"))[0] == 404
+        assert await harness.stat("cluster_manager.active_clusters") == 2  # this one, and ours for xDS
+
+
+async def test_envoy_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    code = f"""
+import asyncio, pathlib
+from pilotage.gateway.envoy import EnvoyConfig, run_envoy
+run_dir = pathlib.Path({str(tmp_path)!r})
+config = EnvoyConfig(run_dir=run_dir, xds_path=run_dir / "xds.sock", node_id="test", concurrency=1)
+asyncio.run(run_envoy(config, on_start=lambda pid: print(pid, flush=True)))
+"""
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    assert parent.stdout is not None
+    child = int(await parent.stdout.readline())
+    async with asyncio.timeout(DEADLINE_S):
+        while not (tmp_path / "admin.sock").exists():
+            await asyncio.sleep(0.01)
+        parent.kill()
+        await parent.wait()
+        while _runs(child):
+            await asyncio.sleep(0.01)
+
+
+def _runs(pid: int) -> bool:
+    """Whether the process exists and is not merely waiting to be reaped by someone else."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -40,13 +40,18 @@ def table(content: str = "") -> tuple[Resource, Resource]:
 
 @dataclass
 class FakeEnvoy:
-    """Subscribes like Envoy: everything of clusters and listeners, then by name what those need."""
+    """Subscribes like Envoy: everything of clusters and listeners, then by name what those need.
+
+    Like Envoy it acknowledges clusters only once they are warm, and does not ask again for endpoints it knows.
+    """
 
     stream: DeltaStream
     refuses: set[tuple[ResourceType, str, str]] = field(default_factory=set)  # type, name, version
     held: dict[ResourceType, dict[str, str]] = field(default_factory=lambda: {type_: {} for type_ in ResourceType})
     log: list[str] = field(default_factory=list)  # "+CLUSTER a", "-CLUSTER a" in the order of arrival
     now: float = 0.0
+    warming: set[str] = field(default_factory=set)  # clusters without endpoints
+    withheld: str = ""  # the nonce of clusters not yet acknowledged
     asked: dict[ResourceType, set[str]] = field(default_factory=lambda: {type_: set() for type_ in ResourceType})
 
     def connect(self) -> "FakeEnvoy":
@@ -83,9 +88,18 @@ class FakeEnvoy:
             for name in response.removed_resources:
                 self.held[type_].pop(name, None)
                 self.log.append(f"-{type_.name} {name}")
-        error = status_pb2.Status(code=3, message=f"refused: {refused}") if refused else None
-        self.request(type_, response_nonce=response.nonce, error_detail=error)
         self.follow(type_)
+        names = {item.name for item in response.resources}
+        if type_ is CLUSTER and not refused:
+            self.warming, self.withheld = names, response.nonce
+        else:
+            error = status_pb2.Status(code=3, message=f"refused: {refused}") if refused else None
+            self.request(type_, response_nonce=response.nonce, error_detail=error)
+        if type_ is ENDPOINT:
+            self.warming -= names | set(response.removed_resources)  # "there is none" ends the waiting too
+        if self.withheld and not self.warming:
+            self.request(CLUSTER, response_nonce=self.withheld)
+            self.withheld = ""
 
     def follow(self, parent: ResourceType) -> None:
         """Ask by name for what the parents need: a child of the same name, a secret only for "https"."""

@@ -14,10 +14,7 @@ from typing import Any
 
 
 class ResourceType(Enum):
-    """The types we serve, by their type URL; the order of declaration is the order of sending.
-
-    Clusters and their endpoints come before the listeners and routes that lead to them.
-    """
+    """The types we serve, by their type URL, in the order of sending: parents first, see `stream.REQUIRES`."""
 
     CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
     ENDPOINT = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"

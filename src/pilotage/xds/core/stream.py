@@ -4,9 +4,10 @@ Stands apart so that order, acknowledgement and removal can be tested without gR
 connected Envoy), which sends whatever `data_to_send` returns. Leaves out transport, node lists and the protocol's
 state-of-the-world variant.
 
-How a snapshot travels: types are sent in the order of `ResourceType`, each once the one before is *settled* (all
-acknowledged, and everything an Envoy must ask for itself was asked for); removals go last, users before what they use,
-once every addition is settled. A type that makes no progress for `gate_timeout_s` stops holding back the others.
+How a snapshot travels: a type is sent once the types it `REQUIRES` are *settled* (all acknowledged, and everything an
+Envoy must ask for itself was asked for); removals go last, users before what they use, once every addition is settled.
+A type that makes no progress for `gate_timeout_s` stops holding back the others. Endpoints do not wait for the
+acknowledgement of their clusters: Envoy withholds it until a new cluster is warm, that is until it has its endpoints.
 
 A refused (NACK) response is halved and sent again until the refused resources stand alone; their neighbours are
 applied, and they are not sent again before their content changes. While a listener or route is refused, the old one
@@ -30,6 +31,13 @@ MISSING = ""  # the version of a resource that the client knows not to exist
 RESPONSE_RESOURCES_MAX = 500  # keeps one response in the low megabytes even when every resource is a full cluster
 SUBSCRIPTIONS_MAX = 100_000  # names a client may ask for by type; a real Envoy asks for one a cluster
 MESSAGE_CHARS_MAX = 500  # of an error text that came from outside
+REQUIRES = {  # what leads to an endpoint is sent after it
+    ResourceType.CLUSTER: frozenset[ResourceType](),
+    ResourceType.ENDPOINT: frozenset[ResourceType](),
+    ResourceType.LISTENER: frozenset({ResourceType.CLUSTER, ResourceType.ENDPOINT}),
+    ResourceType.SECRET: frozenset[ResourceType](),
+    ResourceType.ROUTE: frozenset({ResourceType.CLUSTER, ResourceType.ENDPOINT}),
+}
 REMOVAL_ORDER = (  # an Envoy drops the endpoints of a removed cluster by itself
     ResourceType.LISTENER,
     ResourceType.ROUTE,
@@ -152,25 +160,26 @@ class DeltaStream:
         if snapshot is None:
             return []
         responses = []
-        settled = True
+        unsettled: set[ResourceType] = set()
         for type_ in ResourceType:
             state = self._types[type_]
-            if state.pending is None:
+            if state.pending is None and (self._gate_forced or not REQUIRES[type_] & unsettled):
                 changes = self._next_batch(snapshot, type_)
                 # Whoever asks for everything waits to hear that everything is nothing.
                 if changes or (state.requested and state.wildcard and not state.answered):
                     responses.append(self._respond(snapshot, type_, changes))
-            settled = settled and self._is_settled(snapshot, type_)
-            if not settled and not self._gate_forced:
-                self._wait(now)
-                return responses
+            if not self._is_settled(snapshot, type_):
+                unsettled.add(type_)
+        if unsettled and not self._gate_forced:
+            self._wait(now)
+            return responses
         responses.extend(self._remove(snapshot))
         if any(state.pending for state in self._types.values()):
             if not self._gate_forced:
                 self._wait(now)
             return responses
         self._gate_closes_at = None
-        if settled and self._applied != snapshot.version and self._types[ResourceType.CLUSTER].requested:
+        if not unsettled and self._applied != snapshot.version and self._types[ResourceType.CLUSTER].requested:
             self._applied = snapshot.version
             self._events.append(Applied(version=snapshot.version, rejected=tuple(self.rejections())))
         return responses
@@ -200,11 +209,6 @@ class DeltaStream:
                 state.held.pop(name, None)
             else:
                 state.held[name] = version
-        if type_ is ResourceType.CLUSTER:
-            # A changed cluster warms anew and waits for its endpoints, yet a client that already has a subscription
-            # of that name need not repeat it: send them unasked. Sending twice is cheap, a cluster stuck is not.
-            for name in pending.sent:
-                self._types[ResourceType.ENDPOINT].held.pop(name, None)
 
     def _refuse(self, type_: ResourceType, state: _TypeState, pending: _Pending, message: str) -> None:
         names = tuple(pending.sent)
@@ -318,6 +322,11 @@ class DeltaStream:
         nonce = str(self._nonces)
         self._types[type_].pending = _Pending(nonce=nonce, sent=changes)
         self._types[type_].answered = True
+        if type_ is ResourceType.CLUSTER:
+            # A changed cluster warms anew and waits for its endpoints, yet a client that already has a subscription
+            # of that name need not repeat it: send them unasked. Sending twice is cheap, a cluster stuck is not.
+            for name in changes:
+                self._types[ResourceType.ENDPOINT].held.pop(name, None)
         desired = snapshot.resources[type_]
         return discovery_pb2.DeltaDiscoveryResponse(
             system_version_info=str(snapshot.version),
