@@ -5,7 +5,7 @@ plain discovery documents, which every server since Kubernetes 1.5 answers.
 """
 
 import asyncio
-from typing import Any, cast
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -25,14 +25,14 @@ class ServedResource(Value):
 
     def metadata_kind(self) -> type[Object]:
         """A kind that holds the metadata alone, for informers that need no more."""
-        body = {
-            "api_version": self.api_version,
-            "plural": self.plural,
-            "kind": self.kind,
-            "namespaced": self.namespaced,
-        }
-        kind = msgspec.defstruct(self.kind, [], bases=(Object,), namespace=body, frozen=True, kw_only=True)
-        return cast(type[Object], kind)
+
+        class Followed(Object):
+            api_version: ClassVar[str] = self.api_version
+            kind: ClassVar[str] = self.kind
+            plural: ClassVar[str] = self.plural
+            namespaced: ClassVar[bool] = self.namespaced
+
+        return Followed
 
 
 class _Group(Value):

@@ -26,13 +26,15 @@ async def lead(
     client: Client, name: str, identity: str, work: Coroutine[Any, Any, None], *, clock: Clock = SYSTEM_CLOCK
 ) -> None:
     """Wait to be leader of Lease kube-system/`name`, then run `work`; returns when leadership is lost or it ends."""
-    election = _Election(client, name, identity, clock)
+    election = Election(client, name, identity, clock)
     while not await election.try_acquire():  # noqa: ASYNC110 - another process releases it, no event to wait for
         await asyncio.sleep(RETRY_PERIOD_S)
     await wait_any(work, election.renew())
 
 
-class _Election:
+class Election:
+    """One candidate's view of the lease."""
+
     def __init__(self, client: Client, name: str, identity: str, clock: Clock) -> None:
         self._client, self._name, self._identity, self._clock = client, name, identity, clock
         self._seen = ("", 0.0)  # the renewTime last observed and when we observed it

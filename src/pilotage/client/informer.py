@@ -8,7 +8,7 @@ periodic look has a timer of its own.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from pilotage.api.meta_v1 import Object
