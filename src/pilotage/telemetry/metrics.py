@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, generate_latest
 
 _NAME = re.compile(r"pilotage_[a-z]+(?:_[a-z0-9]+)+")
-_UNITS = ("_seconds", "_bytes", "_ratio", "_info", "_total", "_count", "_revision")
+_UNITS = ("_seconds", "_bytes", "_ratio")
 
 # From 100 µs (one table lookup) to a minute (a rollout), a factor of about two and a half each.
 DURATION_BUCKETS_S = (
@@ -39,8 +39,8 @@ def counter(name: str, documentation: str, labels: Sequence[str] = ()) -> Counte
 
 
 def gauge(name: str, documentation: str, labels: Sequence[str] = ()) -> Gauge:
-    """A number that goes up and down; the name ends in its unit or `_count`."""
-    return Gauge(_checked(name, *_UNITS), documentation, labels)
+    """A number that goes up and down; the name ends in its unit, or in what is counted (`…_pending_pods`)."""
+    return Gauge(_checked(name), documentation, labels)
 
 
 def histogram(
@@ -56,6 +56,6 @@ def exposition() -> bytes:
 
 
 def _checked(name: str, *endings: str) -> str:
-    if not _NAME.fullmatch(name) or not name.endswith(endings):
-        raise ValueError(f"metric {name!r} must look like pilotage_<component>_<what> and end in one of {endings}")
+    if not _NAME.fullmatch(name) or (endings and not name.endswith(endings)):
+        raise ValueError(f"metric {name!r} must look like pilotage_<component>_<what>, ending in one of {endings}")
     return name
