@@ -99,7 +99,10 @@ class _Gateway:
     """The loop and what it holds; all of it runs in one event loop."""
 
     def __init__(self, config: Config, client: Client, on_ready: Callable[[], None]) -> None:
+        from pilotage.gateway.core.translate import Options, Translator
+
         self.server: AdsServer
+        self._translator = Translator(Options(access_log=config.access_log))
         self._config = config
         self._on_ready = on_ready
         self.ingresses = Informer(client, Ingress)
@@ -153,7 +156,6 @@ class _Gateway:
 
     def _translate(self) -> None:
         from pilotage.gateway.core.ingress import Ports, translate_ingresses
-        from pilotage.gateway.core.translate import Options, translate
         from pilotage.xds import Snapshot
 
         ports = Ports(
@@ -161,7 +163,7 @@ class _Gateway:
         )
         with TRANSLATION_SECONDS.time():
             result = translate_ingresses(self._inputs(), ports)
-            resources = translate(result.ir, Options(access_log=self._config.access_log))
+            resources = self._translator.translate(result.ir)
             version = self._snapshot.version + 1 if self._snapshot else 1
             snapshot = Snapshot.of(version, resources)
             if self._snapshot is None or not snapshot.same_content(self._snapshot):

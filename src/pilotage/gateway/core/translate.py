@@ -8,8 +8,9 @@ connections are not drained; and the clusters (their endpoints come by EDS), so 
 """
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import Any, TypeAlias, assert_never
 
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
@@ -35,6 +36,7 @@ from envoy.type.matcher.v3 import regex_pb2, string_pb2
 from google.protobuf import any_pb2, duration_pb2, struct_pb2, wrappers_pb2
 
 from pilotage.gateway.core import ir
+from pilotage.kit import InvariantError
 from pilotage.xds.core.resource import Resource, ResourceType
 
 CONNECT_TIMEOUT_S = 2  # endpoints are in the same network; a lost SYN is resent once within this
@@ -88,16 +90,65 @@ class Options:
 
 def translate(model: ir.Ir, options: Options) -> tuple[Resource, ...]:
     """Every resource of `model`, grouped by type in sending order."""
-    resources = [Resource.of(ResourceType.CLUSTER, cluster.name, _cluster(cluster)) for cluster in model.clusters]
-    resources += [Resource.of(ResourceType.ENDPOINT, cluster.name, _endpoints(cluster)) for cluster in model.clusters]
-    resources += [
-        Resource.of(ResourceType.LISTENER, listener.name, _listener(listener, options)) for listener in model.listeners
-    ]
-    resources += [
-        Resource.of(ResourceType.SECRET, certificate.name, _secret(certificate)) for certificate in model.certificates
-    ]
-    resources += [Resource.of(ResourceType.ROUTE, listener.name, _routes(listener)) for listener in model.listeners]
-    return tuple(resources)
+    return Translator(options).translate(model)
+
+
+class Translator:
+    """`translate` that remembers: a part of the model that equals its predecessor is not built and encoded again.
+
+    Nearly every snapshot differs from the last in the endpoints of one cluster; building costs some twenty times
+    comparing. Holds one model's worth of parts.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._known: dict[tuple[ResourceType, str], tuple[_Part, Resource]] = {}
+
+    def translate(self, model: ir.Ir) -> tuple[Resource, ...]:
+        """Equal to `translate(model, options)`, whatever was translated before."""
+        known: dict[tuple[ResourceType, str], tuple[_Part, Resource]] = {}
+        for type_, part in _parts(model):
+            key = (type_, part.name)
+            before = self._known.get(key)
+            known[key] = before if before is not None and before[0] == part else (part, self._build(type_, part))
+        self._known = known
+        return tuple(resource for _, resource in known.values())
+
+    def _build(self, type_: ResourceType, part: "_Part") -> Resource:
+        message: Any
+        match type_, part:
+            case ResourceType.CLUSTER, ir.Cluster():
+                message = _cluster(part)
+            case ResourceType.ENDPOINT, ir.Cluster():
+                message = _endpoints(part)
+            case ResourceType.LISTENER, ir.Listener():
+                message = _listener(part, self._options)
+            case ResourceType.SECRET, ir.Certificate():
+                message = _secret(part)
+            case ResourceType.ROUTE, ir.Listener():
+                message = _routes(part)
+            case _:
+                raise InvariantError(f"no {type_.name} is made from {part}")
+        return Resource.of(type_, part.name, message)
+
+
+_Part: TypeAlias = ir.Cluster | ir.Listener | ir.Certificate
+
+
+def _parts(model: ir.Ir) -> Iterator[tuple[ResourceType, _Part]]:
+    """What each resource is made from."""
+    for type_ in ResourceType:
+        match type_:
+            case ResourceType.CLUSTER | ResourceType.ENDPOINT:
+                parts: Sequence[_Part] = model.clusters
+            case ResourceType.LISTENER | ResourceType.ROUTE:
+                parts = model.listeners
+            case ResourceType.SECRET:
+                parts = model.certificates
+            case _:
+                assert_never(type_)
+        for part in parts:
+            yield type_, part
 
 
 # ── clusters ────────────────────────────────────────────────────────────────────────────────────────────────────────
