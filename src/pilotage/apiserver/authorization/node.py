@@ -1,0 +1,100 @@
+"""What a node may do besides its roles: read the Secrets and ConfigMaps its pods name, and act for their accounts.
+
+Keeps an index of which node uses what, fed with every change of a pod. Called by the `authorizer`.
+
+Specification: https://kubernetes.io/docs/reference/access-authn-authz/node/
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from pilotage.apiserver.core.routes import Route
+from pilotage.apiserver.documents import Document, Documents
+
+Reference = tuple[str, str, str]  # plural, namespace, name
+
+_REFERENCED = frozenset({"secrets", "configmaps", "persistentvolumeclaims", "resourceclaims"})
+_READ = frozenset({"get", "list", "watch"})
+
+
+class NodeGraph:
+    """Which objects the pods of each node refer to."""
+
+    def __init__(self, documents: Documents) -> None:
+        self._uses: dict[str, Counter[Reference]] = {}
+        self._pods: dict[tuple[str, str], str] = {}
+        for pod in documents.list("", "pods"):
+            self.observe(None, pod)
+
+    def observe(self, previous: Document | None, current: Document | None) -> None:
+        """A pod was added, changed or removed."""
+        before = "" if previous is None else previous["spec"].get("nodeName", "")
+        after = "" if current is None else current["spec"].get("nodeName", "")
+        if before and after and previous is not None and current is not None:
+            if previous["metadata"]["uid"] == current["metadata"]["uid"]:
+                return  # Bound pods do not change what they refer to.
+        if previous is not None and before:
+            uses = self._uses.get(before, Counter())
+            uses.subtract(references(previous))
+            for key in [key for key, count in uses.items() if count <= 0]:
+                del uses[key]
+            if not uses:
+                self._uses.pop(before, None)
+        if current is not None and after:
+            self._uses.setdefault(after, Counter()).update(references(current))
+
+    def uses(self, node: str, reference: Reference) -> bool:
+        """Whether a pod of the node refers to an object."""
+        return reference in self._uses.get(node, ())
+
+    def allows(self, node: str, asked: Route) -> bool:
+        """Whether the node may do this because of its pods, or because it is about itself."""
+        if not asked.resource_request:
+            return False
+        if asked.group == "" and asked.plural in _REFERENCED:
+            named = bool(asked.name) and asked.verb in _READ and not asked.subresource
+            return named and self.uses(node, (asked.plural, asked.namespace, asked.name))
+        if asked.group == "" and asked.plural == "serviceaccounts":
+            wanted = asked.verb == "create" and asked.subresource == "token"
+            return wanted and self.uses(node, ("serviceaccounts", asked.namespace, asked.name))
+        if asked.group == "coordination.k8s.io" and asked.plural == "leases":
+            own = asked.namespace == "kube-node-lease" and asked.name in ("", node)
+            return own and asked.verb in ("get", "create", "update", "patch", "delete")
+        return False
+
+
+def references(pod: Document) -> Iterator[Reference]:
+    """Everything a pod's spec names that its node must read."""
+    spec, namespace = pod["spec"], pod["metadata"]["namespace"]
+    yield "serviceaccounts", namespace, spec.get("serviceAccountName") or "default"
+    for secret in spec.get("imagePullSecrets") or ():
+        yield "secrets", namespace, secret.get("name", "")
+    for kind in ("initContainers", "containers", "ephemeralContainers"):
+        for container in spec.get(kind) or ():
+            yield from _container_references(container, namespace)
+    for volume in spec.get("volumes") or ():
+        sources = [volume, *((volume.get("projected") or {}).get("sources") or ())]
+        for source in sources:
+            secret, config = source.get("secret"), source.get("configMap")
+            if secret is not None:
+                yield "secrets", namespace, secret.get("secretName") or secret.get("name", "")
+            if config is not None:
+                yield "configmaps", namespace, config.get("name", "")
+        if "persistentVolumeClaim" in volume:
+            yield "persistentvolumeclaims", namespace, volume["persistentVolumeClaim"].get("claimName", "")
+
+
+def _container_references(container: Document, namespace: str) -> Iterator[Reference]:
+    for variable in container.get("env") or ():
+        source = variable.get("valueFrom") or {}
+        if "secretKeyRef" in source:
+            yield "secrets", namespace, source["secretKeyRef"].get("name", "")
+        if "configMapKeyRef" in source:
+            yield "configmaps", namespace, source["configMapKeyRef"].get("name", "")
+    for source in container.get("envFrom") or ():
+        if "secretRef" in source:
+            yield "secrets", namespace, source["secretRef"].get("name", "")
+        if "configMapRef" in source:
+            yield "configmaps", namespace, source["configMapRef"].get("name", "")
