@@ -1,4 +1,4 @@
-"""Objects every cluster has, made when the server starts: the four system namespaces and the `kubernetes` Service.
+"""Objects every cluster has, made when the server starts: namespaces, roles and bindings, the `kubernetes` Service.
 
 Stands apart because it is the server's only writing of its own accord. Idempotent: it creates what is missing and
 corrects what it owns, through the same pipeline as everybody else's writes. Called once, before the server is ready.
@@ -6,9 +6,12 @@ corrects what it owns, through the same pipeline as everybody else's writes. Cal
 
 from __future__ import annotations
 
-from pilotage.api.catalogue import Resource, by_kind
-from pilotage.api.status import ApiError
+import asyncio
+from collections.abc import Callable
+
+from pilotage.api.catalogue import by_kind
 from pilotage.apiserver.authentication import LOOPBACK
+from pilotage.apiserver.authorization import bootstrap_objects, reconciled
 from pilotage.apiserver.call import Call
 from pilotage.apiserver.core.record import Document
 from pilotage.apiserver.registry import Registry
@@ -18,18 +21,25 @@ from pilotage.kit.clock import Clock
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 MANAGER = "kube-apiserver"
 
+Decide = Callable[[Document | None, Document], Document | None]
+
 
 async def bootstrap(registry: Registry, clock: Clock) -> None:
-    """Make what is missing."""
-    for name in NAMESPACES:
-        await ensure(registry, clock, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    """Make what is missing; namespaces first, for everything else lives in one."""
+    namespaces = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in NAMESPACES]
+    # Together: they share commits, and starting is what users wait for.
+    await asyncio.gather(*(converge(registry, clock, document, _unless_there) for document in namespaces))
+    roles = [document for _, document in bootstrap_objects()]
+    await asyncio.gather(*(converge(registry, clock, document, reconciled) for document in roles))
 
 
-async def ensure(registry: Registry, clock: Clock, document: Document) -> None:
-    """Create an object unless it exists."""
-    group, _, version = document["apiVersion"].rpartition("/")
-    resource = _resource(group, version, document["kind"])
-    metadata = document["metadata"]
+async def converge(registry: Registry, clock: Clock, wanted: Document, decide: Decide) -> None:
+    """Create or update one object to what `decide(existing, wanted)` returns; None leaves it alone."""
+    group, _, version = wanted["apiVersion"].rpartition("/")
+    resource = by_kind(group, version, wanted["kind"])
+    if resource is None:
+        raise InvariantError(f"bootstrap makes a {wanted['kind']}, which is not served")
+    metadata = wanted["metadata"]
     call = Call(
         resource=resource,
         namespace=metadata.get("namespace", "") if resource.namespaced else "",
@@ -39,16 +49,13 @@ async def ensure(registry: Registry, clock: Clock, document: Document) -> None:
         now=clock.wall(),
         user_agent=MANAGER,
     )
-    if registry.cache(resource).get(call.key) is None:
-        try:
-            await registry.create(call, registry.pipeline.decode(call, document))
-        except ApiError as error:
-            if error.reason != "AlreadyExists":
-                raise
+    existing = registry.cache(resource).get(call.key)
+    document = decide(existing.copy() if existing is not None else None, wanted)
+    if document is None:
+        return
+    body = registry.pipeline.decode(call, document)
+    await (registry.create(call, body) if existing is None else registry.update(call, body))
 
 
-def _resource(group: str, version: str, kind: str) -> Resource:
-    found = by_kind(group, version, kind)
-    if found is None:
-        raise InvariantError(f"bootstrap makes a {kind}, which is not served")
-    return found
+def _unless_there(existing: Document | None, wanted: Document) -> Document | None:
+    return wanted if existing is None else None

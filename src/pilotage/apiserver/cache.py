@@ -34,6 +34,9 @@ _INSIGNIFICANT = frozenset(("leases", "events"))
 ADDED, MODIFIED, DELETED = "ADDED", "MODIFIED", "DELETED"
 
 
+Observer = Callable[[str, str, Document | None, Document | None], None]
+
+
 class Change:
     """One change of one object, with the encodings its watchers share."""
 
@@ -199,7 +202,7 @@ class Cache:
         self._resources: dict[tuple[str, str], ResourceCache] = {}
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._hints: dict[str, tuple[bytes, Document]] = {}
-        self.observers: list[Callable[[str, str, Record | None, Record | None], None]] = []
+        self._observers: dict[tuple[str, str | None], list[Observer]] = {}
         self.revision = 0
         self.significant_revision = 0  # the newest change of anything but heartbeats and reports
 
@@ -221,6 +224,13 @@ class Cache:
     def drop_hint(self, key: str) -> None:
         """The write failed."""
         self._hints.pop(key, None)
+
+    def observe(self, group: str, plural: str | None, observer: Observer) -> None:
+        """Call `observer(group, plural, previous, current)` for every change of a resource, or of a whole group.
+
+        It sees a change before any watcher and before the writer is answered; it must be cheap and must not raise.
+        """
+        self._observers.setdefault((group, plural), []).append(observer)
 
     async def load(self) -> None:
         """Read the whole store; call once, before `run`."""
@@ -251,8 +261,13 @@ class Cache:
         cache.apply(key, event, document)
         if plural not in _INSIGNIFICANT:
             self.significant_revision = event.mod_revision
-        for observer in self.observers:
-            observer(group, plural, previous, cache.get(key))
+        observers = (*self._observers.get((group, plural), ()), *self._observers.get((group, None), ()))
+        if observers:
+            current = cache.get(key)
+            before = previous.document if previous is not None else None
+            after = current.document if current is not None else None
+            for observer in observers:
+                observer(group, plural, before, after)
 
     def _release(self) -> None:
         waiters = self._waiters

@@ -11,14 +11,15 @@ from datetime import datetime
 from aiohttp import web
 
 from pilotage.apiserver.authentication import Authenticator, UserInfo, impersonate
-from pilotage.apiserver.core.routes import Route
+from pilotage.apiserver.authorization import Authorizer
 
 
 class Gate:
     """Authentication and authorisation of one server."""
 
-    def __init__(self, authenticator: Authenticator) -> None:
+    def __init__(self, authenticator: Authenticator, authorizer: Authorizer) -> None:
         self._authenticator = authenticator
+        self.authorize = authorizer.authorize
 
     def authenticate(self, request: web.BaseRequest, now: datetime) -> UserInfo:
         """The user the request acts as. Raises ApiError Unauthorized, or Forbidden for impersonation."""
@@ -27,6 +28,3 @@ class Gate:
         certificate = tls.getpeercert(binary_form=True) if tls is not None else None
         user = self._authenticator.authenticate(certificate, request.headers.get("Authorization"), now)
         return impersonate(user, request.headers.items(), self.authorize)
-
-    def authorize(self, user: UserInfo, asked: Route) -> None:
-        """Raises ApiError Forbidden."""

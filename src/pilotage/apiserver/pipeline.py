@@ -13,7 +13,9 @@ import uuid
 
 from pilotage.api.patch.apply import track_update
 from pilotage.api.schema_conform import conform, duplicate_fields
-from pilotage.api.status import ApiError
+from pilotage.api.schema_defaults import default
+from pilotage.api.schema_validation import validate
+from pilotage.api.status import ApiError, invalid
 from pilotage.api.timestamp import render
 from pilotage.apiserver import body
 from pilotage.apiserver.call import Call
@@ -54,6 +56,8 @@ class Pipeline:
     async def create(self, call: Call, document: Document) -> Document:
         """A decoded body → the object to store."""
         self._stamp_new(call, document)
+        default(call.resource, document)
+        self._validate(call, document)
         return track_update(None, document, call.resource, manager=call.manager, now=render(call.now))
 
     async def update(self, call: Call, old: Document, new: Document) -> Document:
@@ -62,9 +66,16 @@ class Pipeline:
         if call.subresource == "status":
             kept = {key: value for key, value in old.items() if key != "status"}
             new = kept | ({"status": new["status"]} if "status" in new else {})
+        default(call.resource, new)
+        self._validate(call, new)
         return track_update(
             old, new, call.resource, manager=call.manager, subresource=call.subresource, now=render(call.now)
         )
+
+    def _validate(self, call: Call, document: Document) -> None:
+        errors = validate(call.resource, document)
+        if errors:
+            raise invalid(call.resource.kind, document["metadata"].get("name", ""), errors, call.resource.group)
 
     def _stamp_new(self, call: Call, document: Document) -> None:
         metadata = document.setdefault("metadata", {})

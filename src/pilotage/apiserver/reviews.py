@@ -9,9 +9,10 @@ from __future__ import annotations
 from aiohttp import web
 
 from pilotage.api.catalogue import Resource
-from pilotage.api.timestamp import render
 from pilotage.apiserver import body, responses
 from pilotage.apiserver.authentication import Authenticator, ServiceAccountTokens
+from pilotage.apiserver.authorization import Authorizer
+from pilotage.apiserver.authorization.reviews import review_access, review_rules, review_self
 from pilotage.apiserver.call import Call
 from pilotage.apiserver.core.options import write_options
 from pilotage.apiserver.core.record import Document
@@ -32,9 +33,16 @@ _TOKEN_REQUEST = Resource(
 class Reviews:
     """Handlers of one server's questions."""
 
-    def __init__(self, registry: Registry, authenticator: Authenticator, tokens: ServiceAccountTokens) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        authenticator: Authenticator,
+        authorizer: Authorizer,
+        tokens: ServiceAccountTokens,
+    ) -> None:
         self._registry = registry
         self._authenticator = authenticator
+        self._authorizer = authorizer
         self._tokens = tokens
 
     async def token(self, request: web.BaseRequest, call: Call) -> web.Response:
@@ -51,13 +59,18 @@ class Reviews:
     async def self_review(self, request: web.BaseRequest, call: Call) -> web.Response:
         """POST of `selfsubjectreviews`: who the server takes the client for."""
         await self._body(request, call, call.resource)
-        answer: Document = {
-            "kind": "SelfSubjectReview",
-            "apiVersion": "authentication.k8s.io/v1",
-            "metadata": {"creationTimestamp": render(call.now)},
-            "status": {"userInfo": call.user.to_wire()},
-        }
+        return responses.document(review_self(call.user), status=201)
+
+    async def access_review(self, request: web.BaseRequest, call: Call) -> web.Response:
+        """POST of `selfsubjectaccessreviews`, `subjectaccessreviews` and `localsubjectaccessreviews`."""
+        asked = await self._body(request, call, call.resource)
+        answer = review_access(self._authorizer, call.user, call.resource.kind, asked)
         return responses.document(answer, status=201)
+
+    async def rules_review(self, request: web.BaseRequest, call: Call) -> web.Response:
+        """POST of `selfsubjectrulesreviews`."""
+        asked = await self._body(request, call, call.resource)
+        return responses.document(review_rules(self._authorizer, call.user, asked), status=201)
 
     async def _body(self, request: web.BaseRequest, call: Call, resource: Resource) -> Document:
         asked = Call(

@@ -17,6 +17,7 @@ from pathlib import Path
 from aiohttp import web
 
 from pilotage.apiserver.authentication import Authenticator, ServiceAccountTokens
+from pilotage.apiserver.authorization import Authorizer
 from pilotage.apiserver.bootstrap import bootstrap
 from pilotage.apiserver.cache import Cache
 from pilotage.apiserver.certificates import Authority, load_or_create_signing_key, write_kubeconfig
@@ -82,10 +83,13 @@ async def run(
         resources = Resources()
         registry = Registry(ObjectStore(backend, cache), Pipeline())
         root = Root(resources, f"{sockets[0].getsockname()[0]}", {"ping": lambda: None})
-        tokens = ServiceAccountTokens(load_or_create_signing_key(pki / "sa.key"), CachedDocuments(cache))
-        authenticator = Authenticator(tokens)
-        gate = Gate(authenticator)
-        reviews = Reviews(registry, authenticator, tokens)
+        documents = CachedDocuments(cache)
+        tokens = ServiceAccountTokens(load_or_create_signing_key(pki / "sa.key"), documents)
+        authenticator, authorizer = Authenticator(tokens), Authorizer(documents)
+        cache.observe("rbac.authorization.k8s.io", None, authorizer.observe)
+        cache.observe("", "pods", authorizer.observe)
+        gate = Gate(authenticator, authorizer)
+        reviews = Reviews(registry, authenticator, authorizer, tokens)
         streams = Streams(registry, lambda: agent_context(authority, pki))
         front = Front(
             gate=gate,
@@ -137,6 +141,10 @@ def questions(subresources: Subresources, reviews: Reviews) -> dict[tuple[str, s
         ("", "bindings"): subresources.binding,
         ("authentication.k8s.io", "tokenreviews"): reviews.token_review,
         ("authentication.k8s.io", "selfsubjectreviews"): reviews.self_review,
+        ("authorization.k8s.io", "selfsubjectaccessreviews"): reviews.access_review,
+        ("authorization.k8s.io", "subjectaccessreviews"): reviews.access_review,
+        ("authorization.k8s.io", "localsubjectaccessreviews"): reviews.access_review,
+        ("authorization.k8s.io", "selfsubjectrulesreviews"): reviews.rules_review,
     }
 
 
