@@ -318,10 +318,8 @@ def _routes(listener: ir.Listener) -> route_pb2.RouteConfiguration:
             )
             for virtual_host in listener.virtual_hosts
         ],
-        request_headers_to_add=[
-            _header("x-forwarded-host", "%REQ(:AUTHORITY)%"),
-            _header("x-forwarded-port", str(listener.port)),
-        ],
+        # No X-Forwarded-Port: the port that the client used is in Host, ours may be published elsewhere.
+        request_headers_to_add=[_header("x-forwarded-host", "%REQ(:AUTHORITY)%")],
         ignore_port_in_host_matching=True,
         # A cluster may be refused while the rest of the table is good: its requests get 503, the others their answer.
         validate_clusters=wrappers_pb2.BoolValue(value=False),

@@ -129,11 +129,13 @@ async def test_certificates_are_chosen_by_name_and_a_bad_secret_harms_nobody(
         assert await harness.stat("listener_manager.listener_modified") == updates
 
 
-async def test_grpc_is_balanced_by_request_over_one_connection(harness: Any, service: Any, ingress: Any) -> None:
+async def test_grpc_is_balanced_by_request_over_one_connection(
+    harness: Any, backend_address: str, service: Any, ingress: Any
+) -> None:
     async with AsyncExitStack() as stack:
         ports = []
         for name in ("a", "b", "c"):
-            ports.append(await _grpc_backend(stack, name.encode()))
+            ports.append(await _grpc_backend(stack, backend_address, name.encode()))
         await harness.apply(
             service("orders", *ports, app_protocol="kubernetes.io/h2c"), ingress("orders", {"orders.test/": "orders"})
         )
@@ -147,14 +149,14 @@ async def test_grpc_is_balanced_by_request_over_one_connection(harness: Any, ser
         assert await harness.stat("http.http.downstream_cx_total") == 1
 
 
-async def _grpc_backend(stack: AsyncExitStack, name: bytes) -> int:
+async def _grpc_backend(stack: AsyncExitStack, address: str, name: bytes) -> int:
     async def place(_request: bytes, _context: Any) -> bytes:
         return name
 
     server = grpc.aio.server()
     handler = grpc.unary_unary_rpc_method_handler(place)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Orders", {"Place": handler}),))
-    port: int = server.add_insecure_port("127.0.0.1:0")
+    port: int = server.add_insecure_port(f"{address}:0")
     await server.start()
     stack.push_async_callback(server.stop, None)
     return port

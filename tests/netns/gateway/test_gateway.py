@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,11 +18,12 @@ from pilotage.api.core_v1 import Event, Service
 from pilotage.api.discovery_v1 import EndpointSlice
 from pilotage.api.networking_v1 import Ingress
 from pilotage.api.status import ApiError, is_not_found
+from pilotage.apiserver.certificates import Authority, write_kubeconfig
 from pilotage.client import Client
 from pilotage.client.watermark import read_watermark
 from pilotage.gateway import Config, run
 from pilotage.kit.tasks import task_set
-from pilotage.testing.cluster import api_server
+from pilotage.testing.cluster import ApiServer, api_server
 
 DEADLINE_S = 20.0
 
@@ -62,6 +65,23 @@ async def gateway(client: Client, run_dir: Path) -> AsyncIterator[int]:
             yield await until(port)
 
 
+@asynccontextmanager
+async def own_client(api: ApiServer, directory: Path) -> AsyncIterator[Client]:
+    """A client with the gateway's own identity, so that a right it lacks shows."""
+    authority = Authority.load_or_create(api.data_dir / "pki")
+    pair = authority.issue_client("system:pilotage:gateway")
+    file = directory / "gateway.kubeconfig"
+    write_kubeconfig(
+        file,
+        server=api.url,
+        ca_pem=authority.certificate_pem,
+        certificate_pem=pair.certificate_pem,
+        key_pem=pair.key_pem,
+    )
+    async with Client.from_kubeconfig(file) as client:
+        yield client
+
+
 async def apply(client: Client, *manifests: str) -> None:
     for manifest in manifests:
         for text in manifest.split("\n---\n"):
@@ -82,7 +102,11 @@ async def test_from_objects_to_answers(tmp_path: Path, http_backend: Any, servic
     )
     run_dir = tmp_path / "gateway"
     async with api_server() as api, http_backend("a") as port_a, http_backend("b") as port_b:
-        async with aiohttp.ClientSession() as http, gateway(api.client, run_dir) as port:
+        async with (
+            aiohttp.ClientSession() as http,
+            own_client(api, tmp_path) as own,
+            gateway(own, run_dir) as port,
+        ):
             assert stat.S_IMODE(run_dir.stat().st_mode) == 0o700
             for socket in ("xds.sock", "admin.sock"):
                 assert stat.S_IMODE((run_dir / socket).stat().st_mode) == 0o600
@@ -167,9 +191,6 @@ async def test_envoy_serves_on_while_the_api_is_away(
 
 def test_import_is_light() -> None:
     """A process that only knows the gateway's surface pays neither for gRPC nor for Envoy's protobufs."""
-    import subprocess
-    import sys
-
     code = (
         "import sys, pilotage.gateway; print([m for m in ('grpc', 'envoy', 'cryptography.x509') if m in sys.modules])"
     )

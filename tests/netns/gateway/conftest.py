@@ -1,10 +1,14 @@
-"""A real Envoy on the loopback, driven through the translator and the ADS server, with small real backends."""
+"""A real Envoy, driven through the translator and the ADS server, with small real backends.
+
+In a network namespace because the API refuses endpoints on the loopback, so the backends need an address.
+"""
 
 import asyncio
 import base64
 import datetime
 import json
 import ssl
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -28,6 +32,7 @@ from pilotage.kit.tasks import task_set
 from pilotage.xds import AdsServer, NodeState, Resource, Snapshot
 
 DEADLINE_S = 15.0
+BACKEND_ADDRESS = "10.244.1.5"
 
 INGRESS_CLASS = """
 apiVersion: networking.k8s.io/v1
@@ -212,8 +217,15 @@ async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
         yield result
 
 
+@pytest.fixture(scope="session")
+def backend_address() -> str:
+    """An address of this namespace for backends to listen on."""
+    subprocess.run(["ip", "address", "replace", f"{BACKEND_ADDRESS}/32", "dev", "lo"], check=True)
+    return BACKEND_ADDRESS
+
+
 @pytest.fixture
-def http_backend() -> Callable[[str], Any]:
+def http_backend(backend_address: str) -> Callable[[str], Any]:
     """`async with http_backend(name) as port`: answers every request with its name and what it saw."""
 
     @asynccontextmanager
@@ -233,7 +245,7 @@ def http_backend() -> Callable[[str], Any]:
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
         await runner.setup()
         try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            await web.TCPSite(runner, backend_address, 0).start()
             yield runner.addresses[0][1]
         finally:
             await runner.cleanup()
@@ -242,8 +254,8 @@ def http_backend() -> Callable[[str], Any]:
 
 
 @pytest.fixture
-def service() -> Callable[..., str]:
-    """`service(name, port, …)`: a Service and one EndpointSlice for each endpoint port on the loopback."""
+def service(backend_address: str) -> Callable[..., str]:
+    """`service(name, port, …)`: a Service and one EndpointSlice for each endpoint port of the backends' address."""
 
     def make(name: str, *ports: int, app_protocol: str = "", zone: str = "") -> str:
         port = {"name": "main", "port": 80} | ({"appProtocol": app_protocol} if app_protocol else {})
@@ -256,7 +268,9 @@ def service() -> Callable[..., str]:
                 "kind": "EndpointSlice",
                 "metadata": {"name": f"{name}-{number}", "labels": {"kubernetes.io/service-name": name}},
                 "addressType": "IPv4",
-                "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": True}, "zone": zone}],
+                "endpoints": [
+                    {"addresses": [backend_address], "conditions": {"ready": True}} | ({"zone": zone} if zone else {})
+                ],
                 "ports": [{"name": "main", "port": number, "protocol": "TCP"}],
             }
             for number in ports
