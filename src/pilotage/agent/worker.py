@@ -66,6 +66,8 @@ STOP_GRACE_MIN_S = 2.0
 # Once more than any process needs to die of SIGKILL; then its end is looked for on disk.
 KILL_WAIT_S = 10.0
 LOG_FALLBACK_BYTES_MAX = 2048  # of the log, for terminationMessagePolicy FallbackToLogsOnError
+# Whoever removed the object by force does not want to wait; the process still gets a moment.
+GONE_GRACE_S = 2
 _RETRY = Backoff(initial_s=0.1, max_s=5.0)
 _log = get_logger()
 
@@ -162,7 +164,10 @@ class PodWorker:
         self.gone = True
         if not self.pod.metadata.is_deleting:
             now = self._node.clock.wall().isoformat()
-            metadata = msgspec.structs.replace(self.pod.metadata, deletion_timestamp=now)
+            grace_s = min(self.pod.spec.termination_grace_period_seconds, GONE_GRACE_S)
+            metadata = msgspec.structs.replace(
+                self.pod.metadata, deletion_timestamp=now, deletion_grace_period_seconds=grace_s
+            )
             self.pod = msgspec.structs.replace(self.pod, metadata=metadata)
         self._wake.set()
 
