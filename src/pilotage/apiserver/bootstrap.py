@@ -7,7 +7,9 @@ corrects what it owns, through the same pipeline as everybody else's writes. Cal
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from pilotage.api.catalogue import by_kind
 from pilotage.apiserver.authentication import LOOPBACK
@@ -24,13 +26,77 @@ MANAGER = "kube-apiserver"
 Decide = Callable[[Document | None, Document], Document | None]
 
 
-async def bootstrap(registry: Registry, clock: Clock) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where the API is, as seen from inside the cluster."""
+
+    service_cidr: str
+    host: str  # where nodes reach the server
+    port: int
+
+    @property
+    def cluster_ip(self) -> str:
+        """The first address of the range, as kube-apiserver takes it."""
+        return str(ipaddress.ip_network(self.service_cidr)[1])
+
+    @property
+    def family(self) -> str:
+        """IPv4 or IPv6."""
+        return f"IPv{ipaddress.ip_address(self.cluster_ip).version}"
+
+
+def kubernetes_service(place: Place) -> list[Document]:
+    """The Service `kubernetes`, and its endpoint: this server, which no selector can find.
+
+    A loopback address is left out: it would mean something else on every node.
+    """
+    name = {"name": "kubernetes", "namespace": "default"}
+    labels = {"component": "apiserver", "provider": "kubernetes"}
+    port = {"name": "https", "port": place.port, "protocol": "TCP"}
+    service: Document = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {**name, "labels": labels},
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": place.cluster_ip,
+            "clusterIPs": [place.cluster_ip],
+            "ipFamilies": [place.family],
+            "ipFamilyPolicy": "SingleStack",
+            "sessionAffinity": "None",
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": place.port}],
+        },
+    }
+    if ipaddress.ip_address(place.host).is_loopback:
+        return [service]
+    # The controller that mirrors Endpoints into slices must leave these to us.
+    mirrored = {"endpointslice.kubernetes.io/skip-mirror": "true"}
+    endpoints: Document = {
+        "apiVersion": "v1",
+        "kind": "Endpoints",
+        "metadata": {**name, "labels": mirrored},
+        "subsets": [{"addresses": [{"ip": place.host}], "ports": [port]}],
+    }
+    endpoint_slice: Document = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {**name, "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": f"IPv{ipaddress.ip_address(place.host).version}",
+        "endpoints": [{"addresses": [place.host], "conditions": {"ready": True}}],
+        "ports": [port],
+    }
+    return [service, endpoints, endpoint_slice]
+
+
+async def bootstrap(registry: Registry, clock: Clock, place: Place) -> None:
     """Make what is missing; namespaces first, for everything else lives in one."""
     namespaces = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in NAMESPACES]
     # Together: they share commits, and starting is what users wait for.
     await asyncio.gather(*(converge(registry, clock, document, _unless_there) for document in namespaces))
     roles = [document for _, document in bootstrap_objects()]
     await asyncio.gather(*(converge(registry, clock, document, reconciled) for document in roles))
+    for document in kubernetes_service(place):
+        await converge(registry, clock, document, _owned)
 
 
 async def converge(registry: Registry, clock: Clock, wanted: Document, decide: Decide) -> None:
@@ -59,3 +125,15 @@ async def converge(registry: Registry, clock: Clock, wanted: Document, decide: D
 
 def _unless_there(existing: Document | None, wanted: Document) -> Document | None:
     return wanted if existing is None else None
+
+
+def _owned(existing: Document | None, wanted: Document) -> Document | None:
+    """Ours alone: whatever differs is put back; what other fields the server filled in stays."""
+    if existing is None:
+        return wanted
+    changed = {**existing, **{key: value for key, value in wanted.items() if key not in ("metadata", "spec")}}
+    if "spec" in wanted:
+        changed["spec"] = {**existing["spec"], **wanted["spec"]}
+    labels = {**(existing["metadata"].get("labels") or {}), **wanted["metadata"]["labels"]}
+    changed["metadata"] = {**existing["metadata"], "labels": labels}
+    return None if changed == existing else changed

@@ -11,6 +11,8 @@ from __future__ import annotations
 import secrets
 import uuid
 
+import msgspec
+
 from pilotage.api.patch.apply import track_update
 from pilotage.api.schema_conform import conform, duplicate_fields
 from pilotage.api.schema_defaults import default
@@ -26,6 +28,7 @@ from pilotage.apiserver.core.record import Document
 _SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 _SUFFIX_LENGTH = 5
 _NAME_MAX = 63
+_encode = msgspec.json.Encoder().encode
 
 
 class Pipeline:
@@ -48,10 +51,14 @@ class Pipeline:
         return conformed.document
 
     def decode_body(self, call: Call, raw: bytes, kind: BodyType) -> Document:
-        """Bytes of a create or update → a document; duplicate fields are looked for only where they are reported."""
+        """Bytes of a create or update → a document."""
         document = body.decode(raw, kind)
-        watchful = call.options.field_validation != "Ignore" and kind is BodyType.JSON
-        return self.decode(call, document, duplicate_fields(raw) if watchful else ())
+        duplicates: tuple[str, ...] = ()
+        # Looking for duplicate fields costs five times what decoding does. A compact body, as Go clients send it, that
+        # is as long as its own re-encoding has lost nothing, so it has none.
+        if call.options.field_validation != "Ignore" and kind is BodyType.JSON and len(_encode(document)) != len(raw):
+            duplicates = duplicate_fields(raw)
+        return self.decode(call, document, duplicates)
 
     async def create(self, call: Call, document: Document) -> Document:
         """A decoded body → the object to store."""

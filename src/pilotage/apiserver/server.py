@@ -18,7 +18,7 @@ from aiohttp import web
 
 from pilotage.apiserver.authentication import Authenticator, ServiceAccountTokens
 from pilotage.apiserver.authorization import Authorizer
-from pilotage.apiserver.bootstrap import bootstrap
+from pilotage.apiserver.bootstrap import Place, bootstrap
 from pilotage.apiserver.cache import Cache
 from pilotage.apiserver.certificates import Authority, load_or_create_signing_key, write_kubeconfig
 from pilotage.apiserver.documents import CachedDocuments
@@ -103,7 +103,7 @@ async def run(
         async with streams, task_set() as tasks:
             tasks.start(cache.run(), name="cache")
             tasks.start(tick_bookmarks(cache, BOOKMARK_INTERVAL_S, QUIET_BOOKMARK_INTERVAL_S), name="bookmarks")
-            await bootstrap(registry, config.clock)
+            await bootstrap(registry, config.clock, _place(config, sockets[0]))
             server = web.Server(front.handle, handler_cancellation=True, access_log=None)
             runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=SHUTDOWN_S)
             await runner.setup()
@@ -154,6 +154,14 @@ def _url(first: socket.socket) -> str:
     if ipaddress.ip_address(host).is_unspecified:
         host = "::1" if ":" in host else "127.0.0.1"
     return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+
+
+def _place(config: Config, first: socket.socket) -> Place:
+    """What the `kubernetes` Service leads to."""
+    host, port = config.advertise or first.getsockname()[:2]
+    if ipaddress.ip_address(host).is_unspecified:
+        host = "::1" if ":" in host else "127.0.0.1"
+    return Place(service_cidr=config.service_cidr, host=host, port=port)
 
 
 def _addresses(config: Config, sockets: Sequence[socket.socket]) -> list[str]:
