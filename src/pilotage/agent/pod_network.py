@@ -51,7 +51,7 @@ class PodNetwork:
 
     def path(self, uid: str) -> Path:
         """The pod's network namespace."""
-        return self._directory / uid / "net"
+        return self._directory / uid
 
     def restore(self, uid: str, address: str) -> bool:
         """A restarted agent's pod keeps its address; False if its namespace is gone."""

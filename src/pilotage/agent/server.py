@@ -16,7 +16,7 @@ from aiohttp import WSMsgType, web
 
 from pilotage.agent.config import Config
 from pilotage.agent.core import channel, timestamps
-from pilotage.agent.core.channel import Channel, Input, InputClosed, Resized
+from pilotage.agent.core.channel import Input, InputClosed, Resized
 from pilotage.agent.core.lifecycle import container_named
 from pilotage.agent.logs import LogOptions, read_log
 from pilotage.agent.runtime import ExecSession, RuntimeFailure
@@ -33,6 +33,7 @@ CLIENT_NAME = "kube-apiserver-kubelet-client"
 PING_S = 30.0  # a client that vanished without a word is noticed after two of these
 CHUNK_BYTES = 32768
 DIAL_TIMEOUT_S = 10.0
+PORTS_MAX = 16  # of one port-forward request; two channels each must fit into one byte
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -181,28 +182,41 @@ class _Api:
         return socket_
 
     async def port_forward(self, request: web.Request) -> web.StreamResponse:
-        """One connection a WebSocket: channel 0 carries the bytes both ways, channel 1 an error."""
+        """One connection for each `port` of the query: of the i-th, channel 2i carries bytes and 2i+1 an error.
+
+        Every channel begins with its port number, two bytes, little-endian (the kubelet's portforward.go).
+        """
         worker = self._pod(request)
-        port = _number(request.query, "port") or 0
-        if not 0 < port < 65536:
-            raise web.HTTPBadRequest(text="port must be between 1 and 65535")
+        try:
+            ports = [int(text) for text in request.query.getall("port", [])]
+        except ValueError:
+            ports = []
+        if not 0 < len(ports) <= PORTS_MAX or not all(0 < port < 65536 for port in ports):
+            raise web.HTTPBadRequest(text=f"1 to {PORTS_MAX} ports are needed, each between 1 and 65535")
         socket_ = web.WebSocketResponse(
             protocols=channel.PROTOCOLS, heartbeat=PING_S, max_msg_size=channel.MESSAGE_BYTES_MAX
         )
         await socket_.prepare(request)
+        for index, port in enumerate(ports):
+            number = port.to_bytes(2, "little")
+            await socket_.send_bytes(channel.encode(2 * index, number))
+            await socket_.send_bytes(channel.encode(2 * index + 1, number))
+        writers: dict[int, asyncio.StreamWriter] = {}
+        readers: dict[int, asyncio.StreamReader] = {}
         try:
-            reader, writer = await self._dial(worker, port)
-        except (OSError, TimeoutError, NetworkError) as error:
-            text = f"error forwarding port {port} to pod {worker.pod.metadata.name}: {error or 'timed out'}"
-            await socket_.send_bytes(channel.encode(1, text.encode()))
-            await socket_.close()
-            return socket_
-        try:
-            await wait_any(_forward_out(socket_, reader), _forward_in(socket_, writer))
+            for index, port in enumerate(ports):
+                try:
+                    readers[index], writers[index] = await self._dial(worker, port)
+                except (OSError, TimeoutError, NetworkError) as error:
+                    text = f"error forwarding port {port} to pod {worker.pod.metadata.name}: {error or 'timed out'}"
+                    await socket_.send_bytes(channel.encode(2 * index + 1, text.encode()))
+            if writers:
+                await wait_any(_forward_out(socket_, readers), _forward_in(socket_, writers))
         except* ConnectionError:
             pass
         finally:
-            writer.close()
+            for writer in writers.values():
+                writer.close()
             await socket_.close()
         return socket_
 
@@ -263,23 +277,28 @@ async def _receive_input(socket_: web.WebSocketResponse, session: ExecSession) -
                 pass
 
 
-async def _forward_out(socket_: web.WebSocketResponse, reader: asyncio.StreamReader) -> None:
-    while data := await reader.read(CHUNK_BYTES):
-        await socket_.send_bytes(channel.encode(Channel.STDIN, data))
+async def _forward_out(socket_: web.WebSocketResponse, readers: Mapping[int, asyncio.StreamReader]) -> None:
+    """Until the pod has closed every connection."""
+
+    async def one(index: int, reader: asyncio.StreamReader) -> None:
+        while data := await reader.read(CHUNK_BYTES):
+            await socket_.send_bytes(channel.encode(2 * index, data))
+
+    async with asyncio.TaskGroup() as group:
+        for index, reader in readers.items():
+            group.create_task(one(index, reader))
 
 
-async def _forward_in(socket_: web.WebSocketResponse, writer: asyncio.StreamWriter) -> None:
+async def _forward_in(socket_: web.WebSocketResponse, writers: Mapping[int, asyncio.StreamWriter]) -> None:
+    """Until the client closes."""
     async for message in socket_:
-        if message.type is not WSMsgType.BINARY:
+        if message.type is not WSMsgType.BINARY or len(message.data) < 2:
             continue
-        found = channel.decode(message.data)
-        if isinstance(found, Input):
-            writer.write(found.data)
+        index, is_error = divmod(message.data[0], 2)
+        writer = writers.get(index)
+        if writer is not None and not is_error:
+            writer.write(message.data[1:])
             await writer.drain()
-        elif isinstance(found, InputClosed) and writer.can_write_eof():
-            writer.write_eof()
-            # The other direction goes on: an HTTP/1.0 client closes its side before the answer comes.
-            await asyncio.Event().wait()
 
 
 def _flag(query: Mapping[str, str], name: str) -> bool:

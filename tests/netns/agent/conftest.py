@@ -59,6 +59,21 @@ class NodeUnderTest:
             await asyncio.sleep(0)
         await asyncio.sleep(0.05)
 
+    async def clear(self) -> None:
+        """Delete every pod, and see that nothing of any is left."""
+        for pod in (await self.client.list(Pod)).items:
+            await self.client.delete(Pod, pod.metadata.name, namespace=pod.metadata.namespace)
+        places = [
+            self.config.data_dir / "pods",
+            *(self.config.run_dir / name for name in ("containers", "exits", "sandboxes", "netns", "scratch", "shm")),
+        ]
+
+        async def empty() -> bool:
+            return not any(entry for place in places for entry in place.glob("*"))
+
+        await eventually(empty, within_s=20)
+        await self.stop_agent()
+
     async def create(self, name: str, spec: dict[str, Any], **metadata: Any) -> Pod:
         defaults = {"automountServiceAccountToken": False, "terminationGracePeriodSeconds": 1}
         spec = {"nodeName": self.config.node} | defaults | spec
@@ -138,12 +153,4 @@ async def node(tmp_path: Path) -> AsyncIterator[NodeUnderTest]:
     async with node_under_test(tmp_path) as node:
         await node.start_agent()
         yield node
-        for pod in (await node.client.list(Pod)).items:
-            await node.client.delete(Pod, pod.metadata.name, namespace=pod.metadata.namespace)
-
-        async def empty() -> bool:
-            left = [*(node.config.data_dir / "pods").glob("*"), *(node.config.run_dir / "containers").glob("*")]
-            return not left
-
-        await eventually(empty, within_s=20)
-        await node.stop_agent()
+        await node.clear()

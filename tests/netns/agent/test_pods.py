@@ -76,7 +76,7 @@ async def test_a_deleted_pod_gets_sigterm_and_leaves_nothing(node: NodeUnderTest
     await node.create("polite", spec)
     pod = await node.wait("polite", is_ready)
     await printed(node, pod, "up")
-    namespace = node.config.run_dir / "netns" / pod.metadata.uid / "net"
+    namespace = node.config.run_dir / "netns" / pod.metadata.uid
     assert namespace.exists()
     await node.client.delete(Pod, "polite", namespace="default")
 

@@ -78,7 +78,7 @@ async def test_after_a_restart_of_the_machine_containers_are_started_anew(node: 
     # What a machine loses: processes and namespaces; disks stay.
     os.kill(pid, signal.SIGKILL)
     uid = pod.metadata.uid
-    for path in (node.config.run_dir / "netns" / uid / "net", *(node.config.run_dir / "sandboxes" / uid).iterdir()):
+    for path in (node.config.run_dir / "netns" / uid, *(node.config.run_dir / "sandboxes" / uid).iterdir()):
         unmount(str(path))
 
     async def gone() -> bool:

@@ -1,14 +1,14 @@
 """The Agent API over TLS: logs and streams for the API server, refusal for everybody else."""
 
-import asyncio
 import json
 import socket
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import aiohttp
-import msgspec
 import pytest
 
 from pilotage.apiserver.certificates import Authority
@@ -26,7 +26,9 @@ def free_port() -> int:
 class AgentApi:
     """A client of the Agent API."""
 
-    def __init__(self, node: NodeUnderTest, session: aiohttp.ClientSession, authority: Authority, scratch: Path) -> None:
+    def __init__(
+        self, node: NodeUnderTest, session: aiohttp.ClientSession, authority: Authority, scratch: Path
+    ) -> None:
         self.node = node
         self.session = session
         self._authority = authority
@@ -73,9 +75,6 @@ async def api(tmp_path: Path) -> AsyncIterator[AgentApi]:
     (scratch / "tls.crt").write_bytes(issued.certificate_pem)
     (scratch / "tls.key").write_bytes(issued.key_pem)
     async with node_under_test(tmp_path) as node:
-        node.config = msgspec.structs.replace(node.config) if False else node.config
-        from dataclasses import replace
-
         node.config = replace(
             node.config,
             port=free_port(),
@@ -86,3 +85,81 @@ async def api(tmp_path: Path) -> AsyncIterator[AgentApi]:
         await node.start_agent()
         async with aiohttp.ClientSession() as session:
             yield AgentApi(node, session, authority, scratch)
+            await node.clear()
+
+
+async def test_only_the_api_servers_certificate_is_let_in(api: AgentApi) -> None:
+    assert (await api.get("/healthz", name=""))[0] == 200
+    path = "/containerLogs/default/web/c"
+    assert (await api.get(path, name=""))[0] == 401
+    assert (await api.get(path, name="system:node:n1"))[0] == 401
+    assert (await api.get(path))[0] == 404  # let in, and there is no such pod
+
+
+async def test_logs_are_cut_stamped_and_followed(api: AgentApi) -> None:
+    script = (
+        "for i in 1 2 3; do echo line $i; done; echo oops >&2; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo end"
+    )
+    spec = {"containers": [{"name": "c", "command": ["sh", "-c", script]}], "restartPolicy": "Never"}
+    await api.node.create("talk", spec)
+    pod = await api.node.wait("talk", is_ready)
+    await printed(api.node, pod, "oops")
+    status, text = await api.get("/containerLogs/default/talk/c")
+    assert (status, sorted(text.splitlines())) == (200, ["line 1", "line 2", "line 3", "oops"])
+    assert (await api.get("/containerLogs/default/talk/c?tailLines=0"))[1] == ""
+    assert len((await api.get("/containerLogs/default/talk/c?tailLines=2"))[1].splitlines()) == 2
+    assert (await api.get("/containerLogs/default/talk/c?limitBytes=4"))[1] == "line"
+    stamped = (await api.get("/containerLogs/default/talk/c?timestamps=true&tailLines=1"))[1]
+    assert stamped.startswith("20") and "T" in stamped.split(" ")[0]
+    assert (await api.get("/containerLogs/default/talk/c?tailLines=x"))[0] == 400
+    assert (await api.get("/containerLogs/default/talk/c?previous=true"))[0] == 400
+    path = "/containerLogs/default/talk/c?follow=true&tailLines=1"
+    followed = b""
+    async with api.session.get(api.url + path, ssl=api.context("kube-apiserver-kubelet-client")) as response:
+        async for chunk in response.content.iter_any():
+            if not followed:
+                root = api.node.config.run_dir / "scratch" / only(pod).container_id.removeprefix("pilotage://")
+                (root / "tmp" / "go").touch()
+            followed += chunk
+    assert followed.endswith(b"end\n")
+
+
+async def test_exec_carries_streams_exit_codes_and_terminals(api: AgentApi) -> None:
+    await api.node.create("web", {"containers": [{"name": "c", "command": SLEEP}]})
+    await api.node.wait("web", is_ready)
+    base = "/exec/default/web/c"
+    command = "&command=sh&command=-c&command="
+    send = [b"\x00typed\n", b"\xff\x00"]
+    got = await api.stream(f"{base}?stdin=true&stdout=true&stderr=true{command}{quote('cat; echo err >&2; exit 7')}", send)
+    assert (got[1], got[2]) == (b"typed\n", b"err\n")
+    status = json.loads(got[3])
+    assert (status["status"], status["reason"]) == ("Failure", "NonZeroExitCode")
+    assert status["details"]["causes"] == [{"reason": "ExitCode", "message": "7"}]
+    assert json.loads((await api.stream(f"{base}?stdout=true&command=true", []))[3])["status"] == "Success"
+    size = b"\x04" + json.dumps({"Width": 90, "Height": 33}).encode()
+    script = 'while [ "$(stty size)" != "33 90" ]; do sleep 0.02; done; stty size; tty'
+    got = await api.stream(f"{base}?stdin=true&stdout=true&tty=true{command}{quote(script)}", [size])
+    assert got[1].startswith(b"33 90\r\n/dev/pts/")
+    got = await api.stream(f"{base}?stdout=true&stderr=true&command=/no/such", [])
+    assert json.loads(got[3])["status"] == "Failure"
+
+
+async def test_attach_reaches_the_first_process(api: AgentApi) -> None:
+    await api.node.create("cat", {"containers": [{"name": "c", "command": ["cat"], "stdin": True}]})
+    await api.node.wait("cat", is_ready)
+    got = await api.stream("/attach/default/cat/c?stdin=true&stdout=true", [b"\x00echo me\n"], until=b"echo me\n")
+    assert got[1] == b"echo me\n"
+
+
+async def test_port_forward_reaches_the_pods_own_loopback(api: AgentApi) -> None:
+    serve = "mkdir -p /srv/w; echo inside > /srv/w/x; cd /srv/w; exec python3 -m http.server 8080 --bind 127.0.0.1"
+    probe = {"exec": {"command": ["sh", "-c", "exec 3<>/dev/tcp/127.0.0.1/8080 || exit 1"]}, "periodSeconds": 1}
+    probe["exec"]["command"][0] = "bash"
+    container = {"name": "c", "command": ["sh", "-c", serve], "readinessProbe": probe}
+    await api.node.create("web", {"containers": [container]})
+    await api.node.wait("web", is_ready)
+    path = "/portForward/default/web?port=8080&port=1"
+    got = await api.stream(path, [b"\x00GET /x HTTP/1.0\r\n\r\n"])
+    assert got[0].startswith((8080).to_bytes(2, "little") + b"HTTP/1.0 200 OK")
+    assert got[0].endswith(b"inside\n")
+    assert b"error forwarding port 1" in got[3]
