@@ -27,7 +27,11 @@ class Claim(Generic[K]):
 
 
 def claim(owner: Object, selector: Selector | None, candidates: Iterable[K]) -> Claim[K]:
-    """Sort `candidates` of the owner's namespace; order is kept. An empty or absent selector adopts nothing."""
+    """Sort `candidates` of the owner's namespace; order is kept.
+
+    An empty or absent selector adopts nothing and releases nothing: an owner that lost its selector by accident must
+    not let go of everything and create it anew.
+    """
     mine, adopt, release = [], [], []
     for candidate in candidates:
         controller = candidate.metadata.controller
@@ -35,7 +39,7 @@ def claim(owner: Object, selector: Selector | None, candidates: Iterable[K]) -> 
         if controller is not None:
             if controller.uid != owner.metadata.uid:
                 continue
-            if selected or owner.metadata.is_deleting:
+            if selected or not selector or owner.metadata.is_deleting:
                 mine.append(candidate)
             else:
                 release.append(candidate)

@@ -56,10 +56,13 @@ def status_patch(old: Value, new: Value) -> dict[str, Any]:
     """
     patch: dict[str, Any] = {}
     for field in msgspec.structs.fields(new):
-        value = getattr(new, field.name)
-        if getattr(old, field.name) == value:
+        before, value = getattr(old, field.name), getattr(new, field.name)
+        if before == value:
             continue
-        patch[wire_name(field.name)] = None if value is None or value in ("", (), {}) else to_wire(value)
+        if isinstance(before, Value) and isinstance(value, Value):
+            patch[wire_name(field.name)] = status_patch(before, value)
+        else:
+            patch[wire_name(field.name)] = None if value is None or value in ("", (), {}) else to_wire(value)
     return patch
 
 

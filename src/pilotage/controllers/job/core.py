@@ -15,12 +15,14 @@ import msgspec
 from pilotage.api import timestamp
 from pilotage.api.batch_v1 import Job, JobStatus, UncountedTerminatedPods
 from pilotage.api.core_v1 import Pod
+from pilotage.api.labels import Selector, from_label_selector, from_match_labels
 from pilotage.api.meta_v1 import UID, Condition
 from pilotage.api.pods import from_template, is_active, is_terminal
 from pilotage.api.workloads import with_condition
 from pilotage.kit.backoff import Backoff
 
 FINALIZER = "batch.kubernetes.io/job-tracking"
+UID_LABEL = "batch.kubernetes.io/controller-uid"
 INDEX = "batch.kubernetes.io/job-completion-index"
 BURST_MAX = 500  # pods created in one pass, as kube-controller-manager
 UNCOUNTED_MAX = 500  # uids kept in the status at a time, as kube-controller-manager
@@ -86,11 +88,17 @@ def finished(job: Job) -> Condition | None:
     return next((c for c in job.status.conditions if c.type in ("Complete", "Failed") and c.status == "True"), None)
 
 
+def selector_of(job: Job) -> Selector | None:
+    """The stated selector, or the one that the API gives a Job that states none: its own uid."""
+    stated = from_label_selector(job.spec.selector)
+    return stated or from_match_labels({UID_LABEL: job.metadata.uid})
+
+
 def new_pod(job: Job, index: int | None) -> dict[str, Any]:
     """The document of one of the Job's pods."""
     labels = {"batch.kubernetes.io/job-name": job.metadata.name, "job-name": job.metadata.name}
     if not job.spec.manual_selector:
-        labels |= {"batch.kubernetes.io/controller-uid": job.metadata.uid, "controller-uid": job.metadata.uid}
+        labels |= {UID_LABEL: job.metadata.uid, "controller-uid": job.metadata.uid}
     base = f"{job.metadata.name}-"
     if index is None:
         return from_template(job.spec.template, owner=job, generate_name=base, labels=labels, finalizers=(FINALIZER,))

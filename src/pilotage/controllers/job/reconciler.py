@@ -2,10 +2,9 @@
 
 from pilotage.api.batch_v1 import Job
 from pilotage.api.core_v1 import Pod
-from pilotage.api.labels import from_label_selector
 from pilotage.api.status import ApiError, is_not_found
 from pilotage.api.workloads import status_patch
-from pilotage.controllers.job.core import FINALIZER, Plan, finished, new_pod, plan
+from pilotage.controllers.job.core import FINALIZER, Plan, finished, new_pod, plan, selector_of
 from pilotage.kit.clock import Clock
 from pilotage.reconcile import DONE, Controller, Manager, Request, Result
 from pilotage.reconcile.claims import claimed, index_by_controller, to_manager
@@ -28,7 +27,7 @@ class JobReconciler:
     def controller(self) -> Controller:
         controller = Controller("job", self)
         controller.watch(self._jobs)
-        controller.watch(self._pods, to_manager(self._jobs, lambda item: from_label_selector(item.spec.selector)))
+        controller.watch(self._pods, to_manager(self._jobs, selector_of))
         return controller
 
     async def reconcile(self, request: Request) -> Result:
@@ -36,7 +35,7 @@ class JobReconciler:
         job = self._jobs.get(request.name, request.namespace)
         if job is None:
             return DONE
-        pods = await claimed(self._writes, request, job, from_label_selector(job.spec.selector), self._pods)
+        pods = await claimed(self._writes, request, job, selector_of(job), self._pods)
         step = plan(job, pods, self._clock.wall())
         if step.delete_job:
             await self._writes.delete(request, self._jobs, job, propagation="Foreground")

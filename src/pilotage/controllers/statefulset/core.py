@@ -78,7 +78,7 @@ def plan(statefulset: StatefulSet, pods: Sequence[Pod], revisions: Revisions, no
 def new_pod(statefulset: StatefulSet, ordinal: int, revisions: Revisions) -> dict[str, Any]:
     """The pod of an ordinal, from the revision that ordinal belongs to."""
     name = f"{statefulset.metadata.name}-{ordinal}"
-    is_current = ordinal < _first_updated(statefulset, revisions)
+    is_current = ordinal < _first_updated(statefulset)
     template = revisions.current_template if is_current else revisions.update_template
     spec: dict[str, Any] = {"hostname": name}
     if statefulset.spec.service_name:
@@ -156,13 +156,12 @@ def _ordinals(statefulset: StatefulSet) -> range:
     return range(start, start + statefulset.spec.replicas)
 
 
-def _first_updated(statefulset: StatefulSet, revisions: Revisions) -> int:
-    """Ordinals from here on are created from the update revision."""
-    start = statefulset.spec.ordinals.start
-    if revisions.current == revisions.update or statefulset.spec.update_strategy.type != "RollingUpdate":
-        return start
-    partition = statefulset.spec.update_strategy.rolling_update.partition
-    return start + (partition or statefulset.status.current_replicas)
+def _first_updated(statefulset: StatefulSet) -> int:
+    """Ordinals from here on are created from the update revision; the API defaults the partition to 0."""
+    partition = 0
+    if statefulset.spec.update_strategy.type == "RollingUpdate":
+        partition = statefulset.spec.update_strategy.rolling_update.partition
+    return statefulset.spec.ordinals.start + partition
 
 
 def _status(

@@ -1,0 +1,105 @@
+"""Jobs and DaemonSets, with the test in the place of the agents."""
+
+from typing import Any
+
+from pilotage.api.apps_v1 import DaemonSet
+from pilotage.api.batch_v1 import Job
+from pilotage.api.core_v1 import Node, Pod
+
+
+def status(world: Any) -> Any:
+    found = world.informers[Job].get("sum", "default")
+    return found.status if found else None
+
+
+def ended(world: Any) -> str:
+    found = [item.type for item in status(world).conditions if item.type in ("Complete", "Failed")]
+    return found[0] if found else ""
+
+
+async def finish(world: Any, phase: str, count: int = 1) -> None:
+    pods = await world.until(
+        lambda: (
+            len(found := [p for p in world.pods() if p.status.phase not in ("Succeeded", "Failed")]) >= count
+            and found[:count]
+        )
+    )
+    for pod in pods:
+        await world.set_pod(pod, phase=phase, ready=False)
+
+
+async def test_completions_are_counted_and_parallelism_kept(world: Any, workload: Any) -> None:
+    await world.follow(Pod, Job)
+    await world.create(workload("Job", "sum", completions=3, parallelism=2, pod={"restartPolicy": "Never"}))
+    await world.until(lambda: len(world.pods()) == 2)
+    await finish(world, "Succeeded", 2)
+    await world.until(lambda: status(world).succeeded == 2 and status(world).active == 1)
+    await finish(world, "Succeeded")
+    await world.until(lambda: ended(world) == "Complete")
+    assert (status(world).succeeded, status(world).failed, status(world).active) == (3, 0, 0)
+    assert status(world).completion_time
+    await world.until(lambda: not any(pod.metadata.finalizers for pod in world.informers[Pod].list()))
+
+
+async def test_too_many_failures_end_the_job(world: Any, workload: Any) -> None:
+    await world.follow(Pod, Job)
+    await world.create(workload("Job", "sum", backoffLimit=0, pod={"restartPolicy": "Never"}))
+    await finish(world, "Failed")
+    await world.until(lambda: ended(world) == "Failed")
+    assert status(world).failed == 1
+    assert status(world).conditions[-1].reason == "BackoffLimitExceeded"
+
+
+async def test_a_deleted_pod_is_counted_and_replaced(world: Any, workload: Any) -> None:
+    await world.follow(Pod, Job)
+    await world.create(workload("Job", "sum", pod={"restartPolicy": "Never"}))
+    first = (await world.until(lambda: world.pods()))[0]
+    await world.client.delete(Pod, first.metadata.name, namespace="default")
+    await world.until(
+        lambda: (found := world.pods()) and found[0].metadata.uid != first.metadata.uid and status(world).failed == 1
+    )
+
+
+async def test_each_index_runs_once(world: Any, workload: Any) -> None:
+    await world.follow(Pod, Job)
+    await world.create(
+        workload("Job", "sum", completions=3, parallelism=3, completionMode="Indexed", pod={"restartPolicy": "Never"})
+    )
+    await world.until(lambda: len(world.pods()) == 3)
+    key = "batch.kubernetes.io/job-completion-index"
+    assert sorted(pod.metadata.annotations[key] for pod in world.pods()) == ["0", "1", "2"]
+    await finish(world, "Succeeded", 3)
+    await world.until(lambda: ended(world) == "Complete")
+    assert status(world).completed_indexes == "0-2"
+
+
+async def test_a_finished_job_goes_after_its_time_to_live(world: Any, workload: Any) -> None:
+    await world.follow(Pod, Job)
+    await world.create(workload("Job", "sum", ttlSecondsAfterFinished=0, pod={"restartPolicy": "Never"}))
+    await finish(world, "Succeeded")
+    await world.until(lambda: not world.informers[Job].list() and not world.informers[Pod].list())
+
+
+async def test_every_node_gets_its_daemon_and_updates_go_one_by_one(world: Any, workload: Any) -> None:
+    await world.follow(Pod, DaemonSet, Node)
+    for name in ("n1", "n2"):
+        await world.make_node(name)
+    await world.create(workload("DaemonSet", "log"))
+
+    def here() -> set[str]:
+        found = set()
+        for pod in world.pods(app="log"):
+            terms = pod.spec.affinity.node_affinity.required_during_scheduling_ignored_during_execution
+            found.add(terms.node_selector_terms[0].match_fields[0].values[0])
+        return found
+
+    await world.until(lambda: here() == {"n1", "n2"})
+    await world.make_node("n3")
+    await world.until(lambda: here() == {"n1", "n2", "n3"})
+    for pod in world.pods(app="log"):
+        await world.set_pod(pod)
+    await world.until(lambda: world.informers[DaemonSet].get("log", "default").status.number_available == 3)
+    body = {"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "localhost/app:v2"}]}}}}
+    await world.client.patch(DaemonSet, "log", body, namespace="default")
+    await world.until(lambda: "v2" in "".join(pod.spec.containers[0].image for pod in world.pods(app="log")))
+    assert sum(1 for pod in world.pods(app="log") if pod.status.is_ready) == 2  # maxUnavailable is 1

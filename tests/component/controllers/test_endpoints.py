@@ -1,0 +1,137 @@
+"""EndpointSlices and Endpoints follow pods."""
+
+from typing import Any
+
+from pilotage.api.core_v1 import Endpoints, Pod, Service
+from pilotage.api.discovery_v1 import EndpointSlice
+
+
+def service(name: str = "web", **spec: Any) -> dict[str, Any]:
+    body = {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}], **spec}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": body}
+
+
+def pod(name: str, **spec: Any) -> dict[str, Any]:
+    container = {"name": "main", "image": "localhost/app"}
+    metadata = {"name": name, "labels": {"app": "web"}}
+    body = {"containers": [container], "nodeName": "n1", **spec}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": body}
+
+
+def slices(world: Any, name: str = "web") -> list[EndpointSlice]:
+    found = [item for item in world.informers[EndpointSlice].list() if item.service_name == name]
+    return sorted(found, key=lambda item: item.metadata.name)
+
+
+def states(world: Any, name: str = "web") -> dict[str, tuple[bool | None, bool | None, bool | None]]:
+    """Address → ready, serving, terminating."""
+    return {
+        endpoint.addresses[0]: (endpoint.conditions.ready, endpoint.conditions.serving, endpoint.conditions.terminating)
+        for item in slices(world, name)
+        for endpoint in item.endpoints
+    }
+
+
+async def test_an_endpoint_lives_through_its_pods_conditions(world: Any) -> None:
+    await world.follow(Pod, EndpointSlice, Endpoints)
+    await world.make_node("n1", zone="zone-b")
+    await world.create(service())
+    await world.until(lambda: len(slices(world)) == 1 and not slices(world)[0].endpoints)
+    await world.create(pod("a"))
+    made = await world.until(lambda: world.informers[Pod].get("a", "default"))
+    await world.set_pod(made, ready=False, ip="10.244.1.7")
+    await world.until(lambda: states(world) == {"10.244.1.7": (False, False, False)})
+    await world.set_pod(made, ip="10.244.1.7")
+    await world.until(lambda: states(world) == {"10.244.1.7": (True, True, False)})
+    found = slices(world)[0]
+    endpoint = found.endpoints[0]
+    assert (endpoint.node_name, endpoint.zone) == ("n1", "zone-b")
+    assert (endpoint.target_ref.kind, endpoint.target_ref.name) == ("Pod", "a")
+    assert [(port.name, port.port) for port in found.ports] == [("http", 8080)]
+    assert found.metadata.labels["endpointslice.kubernetes.io/managed-by"] == "endpointslice-controller.k8s.io"
+    assert "endpoints.kubernetes.io/last-change-trigger-time" in found.metadata.annotations
+    await world.until(
+        lambda: (
+            (e := world.informers[Endpoints].get("web", "default"))
+            and [a.ip for s in e.subsets for a in s.addresses] == ["10.244.1.7"]
+        )
+    )
+    await world.client.delete(Pod, "a", namespace="default")
+    await world.until(lambda: states(world) == {"10.244.1.7": (False, True, True)})
+    await world.end_pod(made)
+    await world.until(lambda: states(world) == {} and len(slices(world)) == 1)
+    await world.until(lambda: not world.informers[Endpoints].get("web", "default").subsets)
+
+
+async def test_named_ports_differ_by_pod(world: Any) -> None:
+    await world.follow(Pod, EndpointSlice)
+    await world.create(service(ports=[{"name": "http", "port": 80, "targetPort": "web"}]))
+    for index, number in enumerate((8080, 9090)):
+        port = {"name": "web", "containerPort": number}
+        await world.create(pod(f"p{index}", containers=[{"name": "main", "image": "x", "ports": [port]}]))
+        made = await world.until(lambda: world.informers[Pod].get(f"p{index}", "default"))  # noqa: B023
+        await world.set_pod(made, ip=f"10.244.1.{index + 1}")
+    await world.until(lambda: len(states(world)) == 2)
+    await world.until(lambda: sorted(port.port for item in slices(world) for port in item.ports) == [8080, 9090])
+
+
+async def test_a_deployments_churn_is_followed_to_the_end(world: Any, agents: Any, workload: Any) -> None:
+    await world.follow(Pod, EndpointSlice, Service)
+    await world.create(service())
+    await world.create(workload("Deployment", "web", replicas=12))
+
+    def matches() -> bool:
+        ready = {item.status.pod_ip for item in world.pods(app="web") if item.status.is_ready}
+        return {ip for ip, state in states(world).items() if state[0]} == ready
+
+    await world.until(lambda: len(states(world)) == 12 and matches())
+    for name in [item.metadata.name for item in world.pods(app="web")][::2]:
+        await world.client.delete(Pod, name, namespace="default")
+    await world.until(
+        lambda: (
+            len(world.pods(app="web")) == 12
+            and all(item.status.is_ready for item in world.pods(app="web"))
+            and len(states(world)) == 12
+            and matches()
+        )
+    )
+    assert len(slices(world)) == 1
+
+
+async def test_slices_go_with_their_service(world: Any) -> None:
+    await world.follow(EndpointSlice, Endpoints)
+    await world.create(service())
+    await world.until(lambda: slices(world) and world.informers[Endpoints].get("web", "default"))
+    await world.client.delete(Service, "web", namespace="default")
+    await world.until(lambda: not slices(world) and not world.informers[Endpoints].get("web", "default"))
+
+
+async def test_a_changed_selector_moves_to_other_pods(world: Any) -> None:
+    await world.follow(Pod, EndpointSlice)
+    await world.create(service())
+    for name, app in (("a", "web"), ("b", "api")):
+        document = pod(name)
+        document["metadata"]["labels"] = {"app": app}
+        await world.create(document)
+        made = await world.until(lambda: world.informers[Pod].get(name, "default"))  # noqa: B023
+        await world.set_pod(made, ip="10.244.1.1" if name == "a" else "10.244.1.2")
+    await world.until(lambda: list(states(world)) == ["10.244.1.1"])
+    await world.client.patch(Service, "web", {"spec": {"selector": {"app": "api"}}}, namespace="default")
+    await world.until(lambda: list(states(world)) == ["10.244.1.2"])
+
+
+async def test_a_service_without_selector_is_left_alone(world: Any) -> None:
+    await world.follow(EndpointSlice, Service)
+    await world.create(service("hand", selector=None))
+    written = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "hand-1", "labels": {"kubernetes.io/service-name": "hand"}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": ["192.0.2.1"]}],
+        "ports": [{"port": 80}],
+    }
+    await world.create(written)
+    await world.create(service("other"))
+    await world.until(lambda: slices(world, "other"))  # the controller has been at work meanwhile
+    assert [item.metadata.name for item in slices(world, "hand")] == ["hand-1"]

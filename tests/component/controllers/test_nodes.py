@@ -1,0 +1,124 @@
+"""Nodes that fall silent, taints, ranges, pods that are nobody's."""
+
+from typing import Any
+
+from pilotage.api import timestamp
+from pilotage.api.core_v1 import Event, Node, Pod
+from pilotage.controllers import Config
+from pilotage.kit.clock import SYSTEM_CLOCK
+
+
+def taints(world: Any, name: str = "n1") -> set[tuple[str, str]]:
+    node = world.informers[Node].get(name)
+    return (
+        {(taint.key.removeprefix("node.kubernetes.io/"), taint.effect) for taint in node.spec.taints} if node else set()
+    )
+
+
+def pod(name: str, **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {"containers": [{"name": "main", "image": "localhost/app"}], "nodeName": "n1", **spec},
+    }
+
+
+def tolerating(seconds: int | None) -> dict[str, Any]:
+    limit = {} if seconds is None else {"tolerationSeconds": seconds}
+    keys = ("not-ready", "unreachable")
+    return {
+        "tolerations": [
+            {"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": "NoExecute", **limit} for key in keys
+        ]
+    }
+
+
+async def test_a_silent_node_is_unknown_tainted_and_emptied(start_world: Any) -> None:
+    async with start_world(Config(node_grace_s=0.5)) as world:
+        await world.follow(Node, Pod)
+        await world.make_node("n1")
+        for name, seconds in (("brief", 1), ("patient", 3600), ("eternal", None)):
+            await world.create(pod(name, **tolerating(seconds)))
+            made = await world.until(lambda: world.informers[Pod].get(name, "default"))  # noqa: B023
+            await world.set_pod(made)
+        await world.until(lambda: taints(world) == {("unreachable", "NoSchedule"), ("unreachable", "NoExecute")})
+        node = world.informers[Node].get("n1")
+        ready = next(item for item in node.status.conditions if item.type == "Ready")
+        assert (ready.status, ready.reason) == ("Unknown", "NodeStatusUnknown")
+        await world.until(lambda: not any(item.status.is_ready for item in world.informers[Pod].list()))
+        going = await world.until(
+            lambda: (found := world.informers[Pod].get("brief", "default")) and found.metadata.is_deleting and found
+        )
+        condition = going.status.condition("DisruptionTarget")
+        assert condition is not None
+        assert condition.reason == "DeletionByTaintManager"
+        assert not world.informers[Pod].get("patient", "default").metadata.is_deleting
+        assert not world.informers[Pod].get("eternal", "default").metadata.is_deleting
+
+
+async def test_a_heartbeat_keeps_a_node_and_brings_it_back(start_world: Any) -> None:
+    async with start_world(Config(node_grace_s=0.6)) as world:
+        await world.follow(Node)
+        await world.make_node("n1")
+        await world.until(lambda: ("unreachable", "NoExecute") in taints(world))
+        condition = {
+            "type": "Ready",
+            "status": "True",
+            "reason": "KubeletReady",
+            "lastHeartbeatTime": timestamp.render(SYSTEM_CLOCK.wall()),
+        }
+        body = {"status": {"conditions": [condition]}}
+        from pilotage.client import PatchType
+
+        await world.client.patch(Node, "n1", body, patch_type=PatchType.STRATEGIC, subresource="status")
+        await world.until(lambda: taints(world) == set())
+
+
+async def test_conditions_and_cordon_become_taints(world: Any) -> None:
+    await world.follow(Node)
+    await world.make_node("n1", ready=False)
+    await world.until(lambda: taints(world) == {("not-ready", "NoSchedule"), ("not-ready", "NoExecute")})
+    await world.client.patch(Node, "n1", {"spec": {"unschedulable": True}})
+    await world.until(lambda: ("unschedulable", "NoSchedule") in taints(world))
+    await world.client.patch(Node, "n1", {"spec": {"unschedulable": None}})
+    await world.until(lambda: ("unschedulable", "NoSchedule") not in taints(world))
+
+
+async def test_nodes_without_a_range_get_different_ones(start_world: Any) -> None:
+    async with start_world(Config(cluster_cidrs=("10.244.0.0/16",))) as world:
+        await world.follow(Node)
+        for number in range(1, 6):
+            await world.make_node(f"n{number}")
+        ranges = await world.until(
+            lambda: (
+                len(found := {item.spec.pod_cidr for item in world.informers[Node].list() if item.spec.pod_cidr}) == 5
+                and found
+            )
+        )
+        assert ranges == {f"10.244.{number}.0/24" for number in range(1, 6)}
+
+
+async def test_an_unbound_pod_that_is_held_by_grace_goes_at_once(world: Any) -> None:
+    await world.follow(Pod)
+    document = pod("unbound")
+    del document["spec"]["nodeName"]
+    await world.create(document)
+    await world.client.delete(Pod, "unbound", namespace="default")
+    await world.until(lambda: not world.informers[Pod].get("unbound", "default"))
+
+
+async def test_events_tell_of_an_eviction(start_world: Any) -> None:
+    async with start_world(Config()) as world:
+        await world.follow(Pod, Event)
+        await world.make_node("n1")
+        await world.create(pod("p"))
+        await world.client.patch(
+            Node, "n1", {"spec": {"taints": [{"key": "example.com/drain", "effect": "NoExecute"}]}}
+        )
+        await world.until(
+            lambda: (
+                any(item.reason == "TaintManagerEviction" for item in world.informers[Event].list())
+                and world.informers[Pod].get("p", "default").metadata.is_deleting
+            )
+        )
