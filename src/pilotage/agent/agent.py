@@ -18,6 +18,7 @@ from pilotage.agent.core import resolver
 from pilotage.agent.core.fields import NodeFacts
 from pilotage.agent.images import ImageStore, image_list
 from pilotage.agent.memory import PodMemory
+from pilotage.agent.mounts import KernelMounts, Mounts
 from pilotage.agent.node import NodeRegistration, capacity, read_machine
 from pilotage.agent.pod_network import NodeNetwork, PodNetwork
 from pilotage.agent.references import References
@@ -50,16 +51,25 @@ async def run(
     on_ready: Callable[[], None] = _nothing,
     runtime: Runtime | None = None,
     wiring: Wiring | None = None,
+    mounts: Mounts | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> None:
     """Run the node until cancelled. `on_ready` is called once the node is registered and its pods are taken up.
 
-    `runtime` and `wiring` default to the kernel's; the process must be in the node's network namespace.
+    `runtime`, `wiring` and `mounts` default to the kernel's; the process must be in the node's network namespace.
     """
     for directory in (config.data_dir, config.run_dir):
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     async with task_set() as tasks:
-        agent = Agent(config, client, tasks, runtime=runtime, wiring=wiring or KernelWiring(), clock=clock)
+        agent = Agent(
+            config,
+            client,
+            tasks,
+            runtime=runtime,
+            wiring=wiring or KernelWiring(),
+            mounts=mounts or KernelMounts(),
+            clock=clock,
+        )
         await agent.open()
         try:
             async with server.serve(config, agent):
@@ -80,8 +90,10 @@ class Agent:
         *,
         runtime: Runtime | None,
         wiring: Wiring,
+        mounts: Mounts,
         clock: Clock,
     ) -> None:
+        self._mounts = mounts
         self._config = config
         self._client = client
         self._tasks = tasks
@@ -110,12 +122,14 @@ class Agent:
         config = self._config
         images = ImageStore(config.images)
         hidden = (config.data_dir, config.run_dir, config.images, *config.hidden_paths)
-        roots = RootFSMaker(scratch=config.run_dir / "scratch", hidden=hidden, privileged=_is_privileged())
+        scratch = config.run_dir / "scratch"
+        roots = RootFSMaker(scratch=scratch, hidden=hidden, privileged=_is_privileged(), mounts=self._mounts)
         volumes = Volumes(
             pods_dir=config.data_dir / "pods",
             client=client,
             references=self._references,
             node=lambda: self._facts,
+            mounts=self._mounts,
             clock=clock,
         )
         setup = ContainerSetup(
@@ -139,6 +153,7 @@ class Agent:
             references=self._references,
             setup=setup,
             roots=roots,
+            mounts=self._mounts,
             checker=Checker(self.runtime),
             memory=self._memory,
             clock=clock,

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pilotage.agent import mounts
 from pilotage.agent.core import environment, fields, image_name, oci, resolver
 from pilotage.agent.core.fields import FieldError, NodeFacts
 from pilotage.agent.core.image_name import ImageName, InvalidImageNameError, Pull
 from pilotage.agent.core.oci import Mount, User
 from pilotage.agent.errors import MountFailure, StartRefused
 from pilotage.agent.images import Image, ImageError, ImageStore
+from pilotage.agent.mounts import Mounts
 from pilotage.agent.references import References
 from pilotage.agent.rootfs import RootFSMaker
 from pilotage.agent.volumes import Volumes, sub_path
@@ -357,7 +357,7 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
-def write_pod_files(context: PodContext, *, resolv_conf: str, cluster_domain: str) -> None:
+def write_pod_files(context: PodContext, mounts: Mounts, *, resolv_conf: str, cluster_domain: str) -> None:
     """hosts, hostname and resolv.conf of a pod, shared by its containers."""
     pod = context.pod
     if pod.spec.host_network:

@@ -1,53 +1,88 @@
-"""mount(2) and umount2(2) for the agent: overlays, tmpfs, binds.
+"""mount(2) and umount2(2) for the agent: overlays and tmpfs.
 
-Stands apart so that the flags are spelt once. The system call itself is `pilotage.network.namespaces`'; everything
-here happens in the mount namespace of the agent. Called by `rootfs`, `volumes` and the runtime.
+Stands apart as a seam: `Mounts` is what roots, volumes and pods need of the mount table, `KernelMounts` changes the
+agent's mount namespace, `FakeMounts` makes directories and remembers. The system call itself is
+`pilotage.network.namespaces`'.
 """
 
 import os
 from pathlib import Path
+from typing import Protocol
 
-from pilotage.network.namespaces import MS_BIND, MS_NODEV, MS_NOSUID, mount, unmount
+from pilotage.network.namespaces import MS_NODEV, MS_NOSUID, mount, unmount
 
 
-def overlay(target: Path, *, lower: tuple[str, ...], upper: Path, work: Path) -> None:
-    """Mount a writable view of `lower` (topmost first) on `target`; overlayfs.rst."""
-    for path in (target, upper, work):
-        path.mkdir(parents=True, exist_ok=True)
-    options = f"lowerdir={':'.join(_escaped(one) for one in lower)},upperdir={_escaped(str(upper))}"
-    mount("overlay", str(target), "overlay", 0, f"{options},workdir={_escaped(str(work))}")
+class Mounts(Protocol):
+    """Changes to the mount table; all targets are made if they are missing."""
+
+    def overlay(self, target: Path, *, lower: tuple[str, ...], upper: Path, work: Path) -> None:
+        """Mount a writable view of `lower` (topmost first) on `target`; overlayfs.rst."""
+        ...
+
+    def tmpfs(self, target: Path, *, mode: int = 0o755, size_bytes: int = 0) -> None:
+        """A fresh tmpfs on `target`; `size_bytes` 0 means the kernel's default, half of the memory."""
+        ...
+
+    def detach(self, target: Path) -> None:
+        """Unmount everything stacked on `target`; no error when nothing is."""
+        ...
+
+    def is_mount(self, path: Path) -> bool:
+        """Whether a file system of its own is mounted on this very directory."""
+        ...
+
+
+class KernelMounts:
+    """`Mounts` in the mount namespace of this process."""
+
+    def overlay(self, target: Path, *, lower: tuple[str, ...], upper: Path, work: Path) -> None:
+        for path in (target, upper, work):
+            path.mkdir(parents=True, exist_ok=True)
+        options = f"lowerdir={':'.join(_escaped(one) for one in lower)},upperdir={_escaped(str(upper))}"
+        mount("overlay", str(target), "overlay", 0, f"{options},workdir={_escaped(str(work))}")
+
+    def tmpfs(self, target: Path, *, mode: int = 0o755, size_bytes: int = 0) -> None:
+        target.mkdir(parents=True, exist_ok=True)
+        size = f",size={size_bytes}" if size_bytes else ""
+        mount("tmpfs", str(target), "tmpfs", MS_NOSUID | MS_NODEV, f"mode={mode:o}{size}")
+
+    def detach(self, target: Path) -> None:
+        while self.is_mount(target):
+            unmount(str(target))
+
+    def is_mount(self, path: Path) -> bool:
+        try:
+            here, parent = os.stat(path), os.stat(path.parent)
+        except FileNotFoundError:
+            return False
+        return here.st_dev != parent.st_dev
+
+
+class FakeMounts:
+    """`Mounts` as directories and a set."""
+
+    def __init__(self) -> None:
+        self.targets: set[Path] = set()
+
+    def overlay(self, target: Path, *, lower: tuple[str, ...], upper: Path, work: Path) -> None:
+        for path in (target, upper, work):
+            path.mkdir(parents=True, exist_ok=True)
+        self.targets.add(target)
+
+    def tmpfs(self, target: Path, *, mode: int = 0o755, size_bytes: int = 0) -> None:
+        target.mkdir(parents=True, exist_ok=True)
+        self.targets.add(target)
+
+    def detach(self, target: Path) -> None:
+        self.targets.discard(target)
+
+    def is_mount(self, path: Path) -> bool:
+        return path in self.targets
 
 
 def _escaped(path: str) -> str:
     """Colons and commas separate options."""
     return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
-
-
-def tmpfs(target: Path, *, mode: int = 0o755, size_bytes: int = 0) -> None:
-    """A fresh tmpfs on `target`; `size_bytes` 0 means the kernel's default, half of the memory."""
-    target.mkdir(parents=True, exist_ok=True)
-    size = f",size={size_bytes}" if size_bytes else ""
-    mount("tmpfs", str(target), "tmpfs", MS_NOSUID | MS_NODEV, f"mode={mode:o}{size}")
-
-
-def bind(source: str, target: Path) -> None:
-    """Make `source` visible at `target` (which must exist)."""
-    mount(source, str(target), "", MS_BIND)
-
-
-def detach(target: Path) -> None:
-    """Unmount everything stacked on `target`; no error when nothing is."""
-    while is_mount(target):
-        unmount(str(target))
-
-
-def is_mount(path: Path) -> bool:
-    """Whether something is mounted on this very directory or file."""
-    try:
-        here, parent = os.stat(path), os.stat(path.parent)
-    except FileNotFoundError:
-        return False
-    return here.st_dev != parent.st_dev
 
 
 def mount_points(below: str = "/") -> list[str]:

@@ -11,9 +11,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from pilotage.agent import mounts
 from pilotage.agent.core.oci import Mount
 from pilotage.agent.images import Image
+from pilotage.agent.mounts import Mounts, mount_points
 
 # Made anew for every container, never taken from the host.
 _NOT_SHARED = frozenset({"dev", "proc", "sys", "run", "tmp", "mnt", "media", "lost+found", "boot"})
@@ -31,7 +31,8 @@ class RootFS:
 class RootFSMaker:
     """Roots below `scratch`, which must be on another file system than `/` (overlay layers may not overlap)."""
 
-    def __init__(self, *, scratch: Path, hidden: tuple[Path, ...], privileged: bool) -> None:
+    def __init__(self, *, scratch: Path, hidden: tuple[Path, ...], privileged: bool, mounts: Mounts) -> None:
+        self._mounts = mounts
         self._scratch = scratch
         self._hidden = hidden  # directories of this cluster that no container may see
         self._privileged = privileged
@@ -39,8 +40,8 @@ class RootFSMaker:
     def prepare(self) -> None:
         """Make `scratch` a tmpfs of its own unless it is one already."""
         self._scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not mounts.is_mount(self._scratch):
-            mounts.tmpfs(self._scratch, mode=0o700)
+        if not self._mounts.is_mount(self._scratch):
+            self._mounts.tmpfs(self._scratch, mode=0o700)
 
     def make(self, image: Image, container_id: str) -> RootFS:
         """The root of one container; an older one of the same id is replaced. 1-2 ms."""
@@ -48,12 +49,12 @@ class RootFSMaker:
         base = self._scratch / container_id
         root = base / "root"
         if not image.is_host:
-            mounts.overlay(root, lower=(str(image.lower),), upper=base / "upper", work=base / "work")
+            self._mounts.overlay(root, lower=(str(image.lower),), upper=base / "upper", work=base / "work")
             return RootFS(path=root)
         # What is not shared need not be hidden, and must not be: the container has a fresh directory there.
         hidden = tuple(str(path) for path in self._hidden if path.parts[1:2] and path.parts[1] not in _NOT_SHARED)
         if self._privileged:
-            mounts.overlay(root, lower=("/",), upper=base / "upper", work=base / "work")
+            self._mounts.overlay(root, lower=("/",), upper=base / "upper", work=base / "work")
             # The node's runtime files are not for the container, nor are its temporary files.
             for name in ("run", "tmp"):
                 shown = base / name
@@ -67,13 +68,13 @@ class RootFSMaker:
         """Undo `make`. No error when there is nothing."""
         base = self._scratch / container_id
         if base.exists():
-            mounts.detach(base / "root")
+            self._mounts.detach(base / "root")
             shutil.rmtree(base, ignore_errors=True)
 
     def _parts(self, root: Path, base: Path) -> tuple[Mount, ...]:
         """One mount per top-level directory of the host; symbolic links are copied."""
         found: list[Mount] = []
-        mounted = [point for point in mounts.mount_points() if point != "/"]
+        mounted = [point for point in mount_points() if point != "/"]
         for entry in sorted(os.scandir("/"), key=lambda one: one.name):
             target = root / entry.name
             if entry.is_symlink():
@@ -102,7 +103,7 @@ class RootFSMaker:
 
         wanted = {sys.prefix, sys.base_prefix, sysconfig.get_path("purelib"), str(Path(__file__).parents[2])}
         root_device = os.stat("/").st_dev
-        points = [point for point in mounts.mount_points() if point != "/"]
+        points = [point for point in mount_points() if point != "/"]
         found: dict[str, Mount] = {}
         for path in sorted(wanted):
             if not os.path.exists(path) or os.stat(path).st_dev == root_device:

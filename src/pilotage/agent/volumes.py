@@ -17,11 +17,11 @@ from pathlib import Path
 
 import msgspec
 
-from pilotage.agent import mounts
 from pilotage.agent.core import fields, payload, timestamps
 from pilotage.agent.core.fields import NodeFacts
 from pilotage.agent.core.payload import Payload
 from pilotage.agent.errors import MountFailure
+from pilotage.agent.mounts import Mounts
 from pilotage.agent.references import References
 from pilotage.api import quantity
 from pilotage.api.codec import encode
@@ -58,8 +58,10 @@ class Volumes:
         client: Client,
         references: References,
         node: Callable[[], NodeFacts],
+        mounts: Mounts,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        self._mounts = mounts
         self._pods_dir = pods_dir
         self._client = client
         self._references = references
@@ -93,7 +95,7 @@ class Volumes:
         directory = self._pods_dir / uid / "volumes"
         if directory.is_dir():
             for path in directory.iterdir():
-                mounts.detach(path)
+                self._mounts.detach(path)
             shutil.rmtree(directory, ignore_errors=True)
         for key in [key for key in self._tokens if key[0] == uid]:
             del self._tokens[key]
@@ -108,7 +110,7 @@ class Volumes:
         gid = pod.spec.security_context.fs_group
         files = await self._payload(pod, volume)
         if files is None:
-            await asyncio.to_thread(_make_empty_dir, path, volume, gid)
+            await asyncio.to_thread(_make_empty_dir, self._mounts, path, volume, gid)
         else:
             await asyncio.to_thread(write_payload, path, files, gid)
 
@@ -279,7 +281,7 @@ def _current_payload(directory: Path) -> Payload | None:
     }
 
 
-def _make_empty_dir(path: Path, volume: Volume, gid: int | None) -> None:
+def _make_empty_dir(mounts: Mounts, path: Path, volume: Volume, gid: int | None) -> None:
     source = volume.empty_dir
     if source is not None and source.medium == "Memory":
         if not mounts.is_mount(path):

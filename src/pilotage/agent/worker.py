@@ -18,7 +18,7 @@ from typing import assert_never
 
 import msgspec
 
-from pilotage.agent import metrics, mounts
+from pilotage.agent import metrics
 from pilotage.agent.checks import Checker
 from pilotage.agent.container_setup import (
     TERMINATION_MESSAGE_BYTES_MAX,
@@ -46,6 +46,7 @@ from pilotage.agent.core.state import (
 from pilotage.agent.errors import MountFailure, StartRefused
 from pilotage.agent.images import Image
 from pilotage.agent.memory import PodMemory
+from pilotage.agent.mounts import Mounts
 from pilotage.agent.pod_network import PodNetwork
 from pilotage.agent.prober import probe_container
 from pilotage.agent.references import References
@@ -84,6 +85,7 @@ class NodeServices:
     references: References
     setup: ContainerSetup
     roots: RootFSMaker
+    mounts: Mounts
     checker: Checker
     memory: PodMemory
     clock: Clock
@@ -384,7 +386,9 @@ class PodWorker:
                 cluster_domain=node.cluster_domain,
                 node=node.node_resolver(),
             )
-            write_pod_files(self._context(ips), resolv_conf=resolv_conf.render(), cluster_domain=node.cluster_domain)
+            write_pod_files(
+                self._context(ips), node.mounts, resolv_conf=resolv_conf.render(), cluster_domain=node.cluster_domain
+            )
         except (PilotageError, OSError) as error:
             message = f"Failed to create pod sandbox: {error}"
             self._tell("Warning", "FailedCreatePodSandBox", message)
@@ -400,7 +404,7 @@ class PodWorker:
         if not self.pod.spec.host_network:
             await node.network.detach(self.uid)
         await asyncio.to_thread(node.volumes.unmount, self.uid)
-        mounts.detach(self._shared_memory)
+        node.mounts.detach(self._shared_memory)
         with contextlib.suppress(OSError):
             self._shared_memory.rmdir()
         await node.runtime.close_sandbox(self.uid)
