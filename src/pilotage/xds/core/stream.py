@@ -8,6 +8,7 @@ How a snapshot travels: a type is sent once the types it `REQUIRES` are *settled
 Envoy must ask for itself was asked for); removals go last, users before what they use, once every addition is settled.
 A type that makes no progress for `gate_timeout_s` stops holding back the others. Endpoints do not wait for the
 acknowledgement of their clusters: Envoy withholds it until a new cluster is warm, that is until it has its endpoints.
+For the same reason the endpoints of a cluster that is to go are kept until it is gone.
 
 A refused (NACK) response is halved and sent again until the refused resources stand alone; their neighbours are
 applied, and they are not sent again before their content changes. While a listener or route is refused, the old one
@@ -15,7 +16,7 @@ is in service, so nothing is removed.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -109,6 +110,7 @@ class DeltaStream:
         self.node_id = ""  # empty until the first request
         self._gate_timeout_s = gate_timeout_s
         self._snapshot: Snapshot | None = None
+        self._retained: dict[str, Resource] = {}  # endpoints of clusters that are to go but are still at the client
         self._types = {type_: _TypeState() for type_ in ResourceType}
         self._events: deque[Event] = deque()
         self._nonces = 0
@@ -120,6 +122,7 @@ class DeltaStream:
 
     def set_snapshot(self, snapshot: Snapshot, now: float) -> None:
         """Aim at `snapshot` from here on; whatever is on its way is finished first."""
+        self._retain(snapshot)
         self._snapshot = snapshot
         self._gate_forced = False
         self._progress(now)
@@ -209,6 +212,8 @@ class DeltaStream:
                 state.held.pop(name, None)
             else:
                 state.held[name] = version
+            if version == MISSING and type_ is ResourceType.CLUSTER:
+                self._retained.pop(name, None)
 
     def _refuse(self, type_: ResourceType, state: _TypeState, pending: _Pending, message: str) -> None:
         names = tuple(pending.sent)
@@ -247,23 +252,39 @@ class DeltaStream:
     # ── decisions ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _desired_version(self, type_: ResourceType, name: str) -> str:
-        resource = self._snapshot.resources[type_].get(name) if self._snapshot else None
+        resource = self._desired(self._snapshot, type_).get(name) if self._snapshot else None
         return resource.version if resource else MISSING
+
+    def _desired(self, snapshot: Snapshot, type_: ResourceType) -> Mapping[str, Resource]:
+        """What the client should have of `type_` before removals begin."""
+        resources = snapshot.resources[type_]
+        return {**self._retained, **resources} if type_ is ResourceType.ENDPOINT and self._retained else resources
+
+    def _retain(self, snapshot: Snapshot) -> None:
+        """Keep the endpoints of clusters that `snapshot` drops: until they go, routes use them or they are warming."""
+        if self._snapshot is None:
+            return
+        clusters = self._types[ResourceType.CLUSTER]
+        present = clusters.held.keys() | (clusters.pending.sent.keys() if clusters.pending else set())
+        known = self._desired(self._snapshot, ResourceType.ENDPOINT)
+        gone = known.keys() - snapshot.resources[ResourceType.CLUSTER].keys()
+        self._retained = {name: known[name] for name in gone if name in present}
 
     def _missing(self, snapshot: Snapshot, type_: ResourceType) -> dict[str, str]:
         """name → version the client should have and has not: new, changed, or asked for and not existing."""
         state = self._types[type_]
         if not state.requested:
             return {}
+        desired = self._desired(snapshot, type_)
         missing = {
             name: resource.version
-            for name, resource in snapshot.resources[type_].items()
+            for name, resource in desired.items()
             if state.wants(name)
             and state.held.get(name) != resource.version
             and not state.is_refused(name, resource.version)
         }
         for name in sorted(state.names):
-            if name not in snapshot.resources[type_] and name not in state.held and not state.is_refused(name, MISSING):
+            if name not in desired and name not in state.held and not state.is_refused(name, MISSING):
                 missing[name] = MISSING  # it waits for an answer: the answer is that there is none
         return missing
 
@@ -305,7 +326,7 @@ class DeltaStream:
             state = self._types[type_]
             if state.pending is not None:
                 return
-            desired = snapshot.resources[type_]
+            desired = self._desired(snapshot, type_)
             gone = [
                 name
                 for name, version in state.held.items()
@@ -325,9 +346,13 @@ class DeltaStream:
         if type_ is ResourceType.CLUSTER:
             # A changed cluster warms anew and waits for its endpoints, yet a client that already has a subscription
             # of that name need not repeat it: send them unasked. Sending twice is cheap, a cluster stuck is not.
-            for name in changes:
-                self._types[ResourceType.ENDPOINT].held.pop(name, None)
-        desired = snapshot.resources[type_]
+            # Those still on their way were sent before the cluster: their acknowledgement says nothing.
+            endpoints = self._types[ResourceType.ENDPOINT]
+            for name in (name for name, version in changes.items() if version != MISSING):
+                endpoints.held.pop(name, None)
+                if endpoints.pending is not None:
+                    endpoints.pending.sent.pop(name, None)
+        desired = self._desired(snapshot, type_)
         return discovery_pb2.DeltaDiscoveryResponse(
             system_version_info=str(snapshot.version),
             type_url=type_.value,
