@@ -31,6 +31,8 @@ class Config:
     """This node's name, for the watermark and the slice."""
     publish_service: str = ""
     """`namespace/name` of the Service without selector into which this process puts itself; empty: none."""
+    advertise: tuple[str, ...] = ()
+    """Addresses to put there, without port; empty: those listened on, wildcards left out."""
     dns_service: str = "kube-system/kube-dns"
     """The Service named in NS records."""
     health: str = ""
@@ -47,6 +49,8 @@ class Config:
         if not self.listen:
             raise UsageError("listen: at least one ADDRESS:PORT")
         for text in (*self.listen, *self.upstreams, *([self.health] if self.health else [])):
+            parse_address(text)
+        for text in self.advertise:
             parse_address(text)
         if len(self.upstreams) > UPSTREAMS_MAX:
             raise UsageError(f"upstreams: at most {UPSTREAMS_MAX}")

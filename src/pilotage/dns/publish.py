@@ -8,7 +8,12 @@ slice; leaves the slice in place at the end, since a restart must not interrupt 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
+from typing import Any
 
+import msgspec
+
+from pilotage.api.codec import encode
 from pilotage.api.discovery_v1 import (
     MANAGED_BY_LABEL,
     SERVICE_NAME_LABEL,
@@ -25,30 +30,37 @@ from pilotage.kit.backoff import Backoff
 from pilotage.telemetry import get_logger
 
 MANAGER = "pilotage-dns"
+WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 _RETRY = Backoff(initial_s=0.2, max_s=10.0)
 _log = get_logger()
 
 
-def own_slices(service: str, node: str, addresses: tuple[Address, ...]) -> tuple[EndpointSlice, ...]:
-    """One slice per family; wildcard addresses cannot be published and are left out."""
+def own_slices(service: str, node: str, addresses: Iterable[Address]) -> tuple[EndpointSlice, ...]:
+    """One slice per family, with its first address; wildcard addresses cannot be published and are left out."""
     namespace, _, name = service.partition("/")
     slices = []
     for family, suffix in (("IPv4", ""), ("IPv6", "-ipv6")):
-        mine = [a for a in addresses if (":" in a.host) == (family == "IPv6") and a.host not in ("0.0.0.0", "::")]  # noqa: S104 - compared, not bound
-        if not mine:
-            continue
-        endpoints = tuple(
-            Endpoint(addresses=(a.host,), conditions=EndpointConditions(ready=True, serving=True), node_name=node)
-            for a in mine[:1]
-        )
-        ports = (
-            EndpointPort(name="dns", protocol="UDP", port=mine[0].port),
-            EndpointPort(name="dns-tcp", protocol="TCP", port=mine[0].port),
-        )
-        labels = {SERVICE_NAME_LABEL: name, MANAGED_BY_LABEL: MANAGER}
-        meta = ObjectMeta(name=f"{name}-{node}{suffix}", namespace=namespace, labels=labels)
-        slices.append(EndpointSlice(metadata=meta, address_type=family, endpoints=endpoints, ports=ports))
+        mine = [a for a in addresses if (":" in a.host) == (family == "IPv6") and a.host not in WILDCARDS][:1]
+        for address in mine:
+            conditions = EndpointConditions(ready=True, serving=True, terminating=False)
+            endpoint = Endpoint(addresses=(address.host,), conditions=conditions, node_name=node)
+            ports = (
+                EndpointPort(name="dns", protocol="UDP", port=address.port),
+                EndpointPort(name="dns-tcp", protocol="TCP", port=address.port),
+            )
+            labels = {SERVICE_NAME_LABEL: name, MANAGED_BY_LABEL: MANAGER}
+            meta = ObjectMeta(name=f"{name}-{node}{suffix}", namespace=namespace, labels=labels)
+            slices.append(EndpointSlice(metadata=meta, address_type=family, endpoints=(endpoint,), ports=ports))
     return tuple(slices)
+
+
+def _document(part: EndpointSlice) -> dict[str, Any]:
+    """For applying: values that equal the type's defaults are left out of its JSON, but the API requires these."""
+    document: dict[str, Any] = msgspec.json.decode(encode(part))
+    document["addressType"] = part.address_type
+    for port, value in zip(document["ports"], part.ports, strict=True):
+        port["protocol"] = value.protocol
+    return document
 
 
 class SlicePublisher:
@@ -75,7 +87,7 @@ class SlicePublisher:
             self._due.clear()
             try:
                 for part in self._wanted.values():
-                    await self._client.apply(part, field_manager=MANAGER)
+                    await self._client.apply(_document(part), field_manager=MANAGER)
                 failures = 0
             except (ApiError, ConnectionFailed) as error:
                 failures += 1

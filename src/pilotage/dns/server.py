@@ -181,10 +181,14 @@ class Server:
         advance(0)
         tasks.start(watermark.run(), name="watermark")
         if self._config.publish_service:
-            own = own_slices(self._config.publish_service, self._config.node, self.addresses)
-            publisher = SlicePublisher(client, own)
+            publisher = SlicePublisher(client, self._own_slices())
             slices.add_handler(publisher.observe)
             tasks.start(publisher.run(), name="publish")
+
+    def _own_slices(self) -> tuple[EndpointSlice, ...]:
+        port = self.addresses[0].port
+        advertised = [Address(parse_address(text).host, port) for text in self._config.advertise]
+        return own_slices(self._config.publish_service, self._config.node, advertised or self.addresses)
 
     # Handlers apply at once instead of queueing keys: one change costs microseconds, and an answer is then never older
     # than the event that contradicts it.

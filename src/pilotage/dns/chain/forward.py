@@ -79,7 +79,7 @@ class Forward:
             upstream.succeeded()
             UPSTREAM_SECONDS.labels(str(upstream.address), "answered").observe(self._clock.monotonic() - started)
             if reply.rcode in (Rcode.SERVFAIL, Rcode.REFUSED, Rcode.NOTIMP):
-                refusal = reply  # alive, but of no help: another may know
+                refusal = refusal or reply  # alive, but of no help: another may know
                 continue
             return reply
         return refusal or failure(query, Rcode.SERVFAIL)
