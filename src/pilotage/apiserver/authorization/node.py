@@ -32,9 +32,8 @@ class NodeGraph:
         """A pod was added, changed or removed."""
         before = "" if previous is None else previous["spec"].get("nodeName", "")
         after = "" if current is None else current["spec"].get("nodeName", "")
-        if before and after and previous is not None and current is not None:
-            if previous["metadata"]["uid"] == current["metadata"]["uid"]:
-                return  # Bound pods do not change what they refer to.
+        if before and after and _uid(previous) == _uid(current):
+            return  # Bound pods do not change what they refer to.
         if previous is not None and before:
             uses = self._uses.get(before, Counter())
             uses.subtract(references(previous))
@@ -63,6 +62,11 @@ class NodeGraph:
             own = asked.namespace == "kube-node-lease" and asked.name in ("", node)
             return own and asked.verb in ("get", "create", "update", "patch", "delete")
         return False
+
+
+def _uid(pod: Document | None) -> str:
+    uid: str = "" if pod is None else pod["metadata"]["uid"]
+    return uid
 
 
 def references(pod: Document) -> Iterator[Reference]:

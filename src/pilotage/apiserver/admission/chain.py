@@ -1,0 +1,74 @@
+"""The plugins in their order, and the one object the write pipeline talks to.
+
+`review` runs before validation and may complete the document; `allocate` runs after it, just before the write, and
+returns how to undo what it took. The server tells `observe` about every changed Service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pilotage.apiserver.admission.default_classes import default_classes
+from pilotage.apiserver.admission.default_tolerations import default_tolerations
+from pilotage.apiserver.admission.limit_ranger import limit_ranger
+from pilotage.apiserver.admission.namespace_lifecycle import namespace_lifecycle
+from pilotage.apiserver.admission.node_restriction import node_restriction
+from pilotage.apiserver.admission.operation import Document, Operation, Undo
+from pilotage.apiserver.admission.priority import priority
+from pilotage.apiserver.admission.resource_quota import resource_quota
+from pilotage.apiserver.admission.service_account import service_account
+from pilotage.apiserver.admission.service_addresses import ServiceAddresses
+from pilotage.apiserver.authorization import Authorizer, check_escalation
+from pilotage.apiserver.authorization.rbac import GROUP as RBAC_GROUP
+from pilotage.apiserver.documents import Documents
+
+Plugin = Callable[[Operation, Documents], None]
+
+# Restrictions first, then what completes the document, then what judges the completed one; quota last of all, because
+# only a request that will go through should count.
+PLUGINS: tuple[Plugin, ...] = (
+    namespace_lifecycle,
+    node_restriction,
+    service_account,
+    default_tolerations,
+    priority,
+    default_classes,
+    limit_ranger,
+    resource_quota,
+)
+
+
+class Admission:
+    """Admission of one server."""
+
+    def __init__(self, documents: Documents, authorizer: Authorizer, addresses: ServiceAddresses) -> None:
+        self._documents = documents
+        self._authorizer = authorizer
+        self._addresses = addresses
+
+    def review(self, operation: Operation) -> None:
+        """Complete the operation's document in place, or raise ApiError."""
+        for plugin in PLUGINS:
+            plugin(operation, self._documents)
+        self._prevent_escalation(operation)
+
+    def allocate(self, operation: Operation) -> Undo | None:
+        """Addresses and node ports of a valid Service; call the result if the object is not written after all."""
+        if operation.kind != ("", "Service") or operation.subresource or operation.document is None:
+            return None
+        return self._addresses.allocate(operation.old, operation.document)
+
+    def observe(self, group: str, plural: str, previous: Document | None, current: Document | None) -> None:
+        """A stored object has changed."""
+        if plural == "services" and not group:
+            self._addresses.observe(previous, current)
+
+    def _prevent_escalation(self, operation: Operation) -> None:
+        if operation.resource.group != RBAC_GROUP or operation.document is None:
+            return
+        unchanged = operation.old is not None and all(
+            operation.old.get(field) == operation.document.get(field)
+            for field in ("rules", "aggregationRule", "roleRef", "subjects")
+        )
+        if not unchanged:
+            check_escalation(self._authorizer, operation.user, operation.resource.plural, operation.document)

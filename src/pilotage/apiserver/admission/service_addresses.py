@@ -1,0 +1,274 @@
+"""Cluster addresses and node ports of Services: given once, never twice, free again when the Service is gone.
+
+The pools are values of memory, rebuilt from the existing Services when the server starts and told of every change
+afterwards. `allocate` runs after validation, just before the write; what it took is undone if the write fails.
+Addresses chosen by hand come from the lower part of a range, which is handed out last (KEP-3070, KEP-3668).
+
+Specification: KEP-563 and KEP-3331 (families), Service in the Kubernetes 1.36 API reference.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+
+from pilotage.api.schema_problems import Problems
+from pilotage.api.status import ApiError, invalid
+from pilotage.apiserver.admission.operation import Document, Undo
+from pilotage.apiserver.documents import Documents
+from pilotage.kit.ipam import AddressPool, NumberPool, PoolExhaustedError
+
+NODE_PORTS = (30000, 32767)
+_HEADLESS = "None"
+
+
+class _Addresses:
+    """One family's range, its lower part kept for addresses chosen by hand."""
+
+    def __init__(self, network: str) -> None:
+        parsed = ipaddress.ip_network(network)
+        self.network, self.family = network, f"IPv{parsed.version}"
+        size = min(parsed.num_addresses, 2**16)
+        band = min(max(16, size // 16), 256)
+        last = parsed[min(parsed.num_addresses, 2**20) - (2 if parsed.version == 4 else 1)]
+        if parsed.num_addresses > 2 * band:
+            self._pools = [AddressPool(f"{parsed[band]}-{last}"), AddressPool(f"{parsed[1]}-{parsed[band - 1]}")]
+        else:
+            self._pools = [AddressPool(f"{parsed[1]}-{last}")]
+
+    def take(self) -> str:
+        for pool in self._pools:
+            try:
+                return pool.take()
+            except PoolExhaustedError:
+                continue
+        raise ApiError("InternalError", "failed to allocate a serviceIP: range is full")
+
+    def reserve(self, address: str) -> str | None:
+        """Take exactly this address; the reason when that is not possible."""
+        for pool in self._pools:
+            if pool.covers(address):
+                return None if pool.reserve(address) else "provided IP is already allocated"
+        return f"the provided IP ({address}) is not in the valid range. The range of valid IPs is {self.network}"
+
+    def release(self, address: str) -> None:
+        for pool in self._pools:
+            if pool.covers(address):
+                pool.release(address)
+
+    def covers(self, address: str) -> bool:
+        return any(pool.covers(address) for pool in self._pools)
+
+
+class _Ports:
+    """Node ports, the lower part kept for ports chosen by hand."""
+
+    def __init__(self, first: int, last: int) -> None:
+        size = last - first + 1
+        band = min(max(16, size // 32), 128)
+        bounds = [(first + band, last), (first, first + band - 1)] if size > 2 * band else [(first, last)]
+        self.first, self.last = first, last
+        self._pools = [NumberPool(low, high) for low, high in bounds]
+
+    def take(self) -> int:
+        for pool in self._pools:
+            try:
+                return pool.take()
+            except PoolExhaustedError:
+                continue
+        raise ApiError("InternalError", "failed to allocate a nodePort: range is full")
+
+    def reserve(self, port: int) -> str | None:
+        for pool in self._pools:
+            if pool.first <= port <= pool.last:
+                return None if pool.reserve(port) else "provided port is already allocated"
+        valid = f"{self.first}-{self.last}"
+        return f"provided port is not in the valid range. The range of valid ports is {valid}"
+
+    def release(self, port: int) -> None:
+        for pool in self._pools:
+            if pool.first <= port <= pool.last:
+                pool.release(port)
+
+
+class ServiceAddresses:
+    """The allocators of one cluster. `networks` holds one range, or two for dual-stack, the primary first."""
+
+    def __init__(
+        self, networks: Sequence[str], node_ports: tuple[int, int] = NODE_PORTS, documents: Documents | None = None
+    ) -> None:
+        self._families = {pool.family: pool for pool in map(_Addresses, networks)}
+        self._ports = _Ports(*node_ports)
+        if documents is not None:
+            for service in documents.list("", "services"):
+                self.observe(None, service)
+
+    def observe(self, previous: Document | None, current: Document | None) -> None:
+        """A stored Service has changed: hold what it has, free what it no longer has."""
+        had_addresses, had_ports = held(previous)
+        has_addresses, has_ports = held(current)
+        for address in has_addresses - had_addresses:
+            for pool in self._families.values():
+                pool.reserve(address)
+        for port in has_ports - had_ports:
+            self._ports.reserve(port)
+        for address in had_addresses - has_addresses:
+            for pool in self._families.values():
+                pool.release(address)
+        for port in had_ports - has_ports:
+            self._ports.release(port)
+
+    def allocate(self, old: Document | None, new: Document) -> Undo:
+        """Complete a valid Service in place. Raises ApiError Invalid or InternalError, with nothing taken."""
+        taken: list[Undo] = []
+
+        def undo() -> None:
+            while taken:
+                taken.pop()()
+
+        problems = Problems()
+        try:
+            self._allocate_addresses(old, new["spec"], problems, taken)
+            if not problems.errors:
+                self._allocate_ports(old, new["spec"], problems, taken)
+        except BaseException:
+            undo()
+            raise
+        if problems.errors:
+            undo()
+            raise invalid("Service", new["metadata"].get("name", ""), problems.errors)
+        return undo
+
+    # Addresses
+
+    def _allocate_addresses(self, old: Document | None, spec: Document, problems: Problems, taken: list[Undo]) -> None:
+        if spec.get("type") == "ExternalName":
+            return
+        families = self._choose_families(spec, problems)
+        if problems.errors:
+            return
+        spec["ipFamilies"] = families
+        given = list(spec.get("clusterIPs") or ([spec["clusterIP"]] if spec.get("clusterIP") else []))
+        if given[:1] == [_HEADLESS]:
+            spec["clusterIP"], spec["clusterIPs"] = _HEADLESS, [_HEADLESS]
+            return
+        mine, _ = held(old)
+        addresses: list[str] = []
+        for index, family in enumerate(families):
+            pool = self._families[family]
+            if index < len(given) and given[index]:
+                address = given[index]
+                if address not in mine:
+                    problem = pool.reserve(address)
+                    if problem is not None:
+                        problems.invalid("spec.clusterIPs", given, f"failed to allocate IP {address}: {problem}")
+                        return
+                    taken.append(lambda pool=pool, address=address: pool.release(address))  # type: ignore[misc]
+            else:
+                address = pool.take()
+                taken.append(lambda pool=pool, address=address: pool.release(address))  # type: ignore[misc]
+            addresses.append(address)
+        spec["clusterIP"], spec["clusterIPs"] = addresses[0], addresses
+
+    def _choose_families(self, spec: Document, problems: Problems) -> list[str]:
+        """Fills in ipFamilyPolicy; returns the families, the first of them the Service's primary."""
+        available = list(self._families)
+        wanted = list(spec.get("ipFamilies") or ())
+        for index, family in enumerate(wanted):
+            if family not in available:
+                problems.invalid(f"spec.ipFamilies[{index}]", family, "not configured on this cluster")
+        given = [ip for ip in spec.get("clusterIPs") or [spec.get("clusterIP", "")] if ip not in ("", _HEADLESS)]
+        for index, address in enumerate(given):
+            family = f"IPv{ipaddress.ip_address(address).version}"
+            if index < len(wanted) and wanted[index] != family:
+                problems.invalid(
+                    f"spec.clusterIPs[{index}]",
+                    address,
+                    f"expected an {wanted[index]} value as indicated by `ipFamilies[{index}]`",
+                )
+            elif index >= len(wanted):
+                wanted.append(family)
+                if family not in available:
+                    problems.invalid(
+                        "spec.clusterIPs",
+                        given,
+                        f"failed to allocate IP {address}: {family} is not configured on this cluster",
+                    )
+        policy = spec.get("ipFamilyPolicy") or ("RequireDualStack" if len(wanted) == 2 else "SingleStack")
+        if policy == "RequireDualStack" and len(available) < 2:
+            detail = "this cluster is not configured for dual-stack services"
+            problems.invalid("spec.ipFamilyPolicy", policy, detail)
+        if policy == "SingleStack" and len(wanted) == 2:
+            detail = "may only hold up to 1 value when `ipFamilyPolicy` is 'SingleStack'"
+            problems.invalid("spec.ipFamilies", wanted, detail)
+        spec["ipFamilyPolicy"] = policy
+        if not wanted:
+            wanted = available[:1]
+        if policy != "SingleStack" and len(wanted) == 1:
+            wanted += [family for family in available if family not in wanted]
+        return wanted
+
+    # Node ports
+
+    def _allocate_ports(self, old: Document | None, spec: Document, problems: Problems, taken: list[Undo]) -> None:
+        _, mine = held(old)
+        kind = spec.get("type")
+        if kind == "NodePort" or (kind == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts", True)):
+            # The same number may serve several protocols of one Service.
+            shared: dict[int, set[str]] = {}
+            for index, port in enumerate(spec.get("ports") or ()):
+                number, protocol = port.get("nodePort") or 0, port.get("protocol", "TCP")
+                if not number:
+                    continue
+                where = f"spec.ports[{index}].nodePort"
+                if number not in shared and number not in mine:
+                    self._reserve_port(number, where, problems, taken)
+                shared.setdefault(number, set()).add(protocol)
+            if problems.errors:
+                return
+            for port in spec.get("ports") or ():
+                if not port.get("nodePort"):
+                    protocol = port.get("protocol", "TCP")
+                    twin = next(
+                        (
+                            other["nodePort"]
+                            for other in spec["ports"]
+                            if other.get("port") == port.get("port")
+                            and other.get("nodePort")
+                            and protocol not in shared.get(other["nodePort"], ())
+                        ),
+                        None,
+                    )
+                    port["nodePort"] = self._take_port(taken) if twin is None else twin
+                    shared.setdefault(port["nodePort"], set()).add(protocol)
+        elif kind == "LoadBalancer":
+            for index, port in enumerate(spec.get("ports") or ()):
+                number = port.get("nodePort") or 0
+                if number and number not in mine:
+                    self._reserve_port(number, f"spec.ports[{index}].nodePort", problems, taken)
+        if kind == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local":
+            number = spec.get("healthCheckNodePort") or 0
+            if not number:
+                spec["healthCheckNodePort"] = self._take_port(taken)
+            elif number not in mine:
+                self._reserve_port(number, "spec.healthCheckNodePort", problems, taken)
+
+    def _take_port(self, taken: list[Undo]) -> int:
+        port = self._ports.take()
+        taken.append(lambda: self._ports.release(port))
+        return port
+
+    def _reserve_port(self, number: int, where: str, problems: Problems, taken: list[Undo]) -> None:
+        problem = self._ports.reserve(number)
+        if problem is not None:
+            problems.invalid(where, number, problem)
+        else:
+            taken.append(lambda: self._ports.release(number))
+
+
+def held(service: Document | None) -> tuple[set[str], set[int]]:
+    """The addresses and node ports a Service has."""
+    spec = (service or {}).get("spec") or {}
+    addresses = {*(spec.get("clusterIPs") or ()), spec.get("clusterIP")} - {None, "", _HEADLESS}
+    ports = {port.get("nodePort") for port in spec.get("ports") or ()} | {spec.get("healthCheckNodePort")}
+    return addresses, {port for port in ports if port}

@@ -1,0 +1,62 @@
+"""Pods: the status they start with, and their quality of service.
+
+Called by `prepare`; `quality` also by whoever wants to know.
+
+Specification: https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pilotage.api import quantity
+
+_Object = dict[str, Any]
+
+_COUNTED = ("cpu", "memory")
+
+
+def create(pod: _Object) -> None:
+    """Every pod starts pending."""
+    pod["status"] = {"phase": "Pending", "qosClass": quality(pod.get("spec") or {})}
+
+
+def update(old: _Object, new: _Object) -> None:
+    """The class a pod was admitted with stays."""
+    if "qosClass" not in new.get("status", {}):
+        new["status"] = {**new.get("status", {}), "qosClass": quality(old.get("spec") or {})}
+
+
+def quality(spec: _Object) -> str:
+    """Guaranteed when every container's limits are its requests, BestEffort when none asks for anything."""
+    guaranteed, best_effort = True, True
+    for container in [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]:
+        resources = container.get("resources") or {}
+        limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
+        for name in _COUNTED:
+            limit, request = limits.get(name), requests.get(name, limits.get(name))
+            if request is not None and quantity.parse(request) > 0:
+                best_effort = False
+            if limit is None or request is None or quantity.parse(limit) != quantity.parse(request):
+                guaranteed = False
+    if best_effort:
+        return "BestEffort"
+    return "Guaranteed" if guaranteed else "Burstable"
+
+
+def with_resources(old: _Object, new: _Object) -> _Object:
+    """The stored spec with the containers' resources of the new one: what `resize` may change."""
+    spec = dict(old)
+    for field in ("containers", "initContainers"):
+        wanted = {item.get("name"): item for item in new.get(field) or ()}
+        if field in old:
+            spec[field] = [
+                {**item, **{k: wanted[item["name"]][k] for k in _RESIZED if k in wanted[item["name"]]}}
+                if item["name"] in wanted
+                else item
+                for item in old[field]
+            ]
+    return spec
+
+
+_RESIZED = ("resources", "resizePolicy")
