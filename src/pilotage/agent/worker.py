@@ -106,6 +106,7 @@ class PodWorker:
         self._node = node
         self._state = lifecycle.begin(pod, self._now())
         self._recovering = False
+        self._clearing = False  # the pod's directory is going: nothing may be written to it any more
         self._events: list[Event] = []
         self._wake = asyncio.Event()
         self._publish = asyncio.Event()
@@ -158,19 +159,23 @@ class PodWorker:
     def update(self, pod: Pod) -> None:
         """The object changed."""
         self.pod = pod
-        self._node.memory.save_pod(pod)
+        if not self._clearing:
+            self._node.memory.save_pod(pod)
         self._wake.set()
 
     def vanish(self) -> None:
         """The object is gone from the API: stop everything, publish nothing."""
         self.gone = True
-        if not self.pod.metadata.is_deleting:
-            now = self._node.clock.wall().isoformat()
-            grace_s = min(self.pod.spec.termination_grace_period_seconds, GONE_GRACE_S)
-            metadata = msgspec.structs.replace(
-                self.pod.metadata, deletion_timestamp=now, deletion_grace_period_seconds=grace_s
-            )
-            self.pod = msgspec.structs.replace(self.pod, metadata=metadata)
+        metadata = self.pod.metadata
+        grace_s = self.pod.spec.termination_grace_period_seconds
+        if metadata.deletion_grace_period_seconds is not None:
+            grace_s = metadata.deletion_grace_period_seconds
+        metadata = msgspec.structs.replace(
+            metadata,
+            deletion_timestamp=metadata.deletion_timestamp or self._node.clock.wall().isoformat(),
+            deletion_grace_period_seconds=min(grace_s, GONE_GRACE_S),
+        )
+        self.pod = msgspec.structs.replace(self.pod, metadata=metadata)
         self._wake.set()
 
     def post(self, event: Event) -> None:
@@ -294,7 +299,7 @@ class PodWorker:
             self._follow_probes(event, tasks)
         decision = lifecycle.decide(self.pod, self._state, self._now())
         self._state, self._wake_at = decision.state, decision.wake_at
-        if self._state != before:
+        if self._state != before and not self._clearing:
             self._node.memory.save(self.uid, self._state)
         dead, self._dead = self._dead, []
         for container_id in dead:
@@ -433,6 +438,7 @@ class PodWorker:
             except ConnectionFailed:
                 failures += 1
             await asyncio.sleep(_RETRY.delay_s(failures))
+        self._clearing = True
         await asyncio.to_thread(self._node.memory.forget, self.uid)
         self._finished.set()
         self._wake.set()
@@ -552,7 +558,7 @@ class PodWorker:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + action.grace_s
         hook = container.lifecycle.pre_stop if container.lifecycle is not None else None
-        if hook is not None and action.grace_s > 0:
+        if hook is not None and action.grace_s > 0 and not action.hurry:
             success, message = await self._node.checker.hook(
                 hook, container, container_id, self._pod_ip, action.grace_s
             )
@@ -560,7 +566,8 @@ class PodWorker:
                 self._tell("Warning", "FailedPreStopHook", f"PreStopHook failed: {message}", action.name)
             deadline = max(deadline, loop.time() + STOP_GRACE_MIN_S)
         if action.grace_s > 0:
-            await self._node.runtime.signal(container_id, self._stop_signal(container))
+            if not action.hurry:
+                await self._node.runtime.signal(container_id, self._stop_signal(container))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(deadline):
                     await ended.wait()

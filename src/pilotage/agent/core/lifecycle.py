@@ -75,6 +75,7 @@ class StopContainer:
 
     name: str
     grace_s: float
+    hurry: bool = False  # it was asked before: no hook, no signal, only the nearer deadline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -418,7 +419,7 @@ def _set_stop_deadline(course: _Course) -> None:
         for record in state.records:
             if record.phase is ContainerPhase.STOPPING:
                 remaining_s = max(course.state.stop_deadline - course.now, 0.0)
-                course.actions.append(StopContainer(name=record.name, grace_s=remaining_s))
+                course.actions.append(StopContainer(name=record.name, grace_s=remaining_s, hurry=True))
 
 
 def _stop(course: _Course, container: Container) -> None:
