@@ -6,17 +6,21 @@ request; `now` is read once, so that everything a request stamps carries the sam
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from pilotage.api.catalogue import Resource
+from pilotage.api.status import ApiError
 from pilotage.apiserver.authentication import UserInfo
 from pilotage.apiserver.core.options import WriteOptions
+from pilotage.storage import ConflictError
 
 
 @dataclass(slots=True, kw_only=True)
 class Call:
-    """A request for one resource. Mutable in one respect only: warnings collect on the way."""
+    """A request for one resource. Warnings and what was allocated for its write collect on the way."""
 
     resource: Resource
     namespace: str  # "" for cluster-scoped resources and for all namespaces
@@ -26,7 +30,9 @@ class Call:
     now: datetime
     options: WriteOptions = field(default_factory=WriteOptions)
     user_agent: str = ""
+    applied: bool = False  # by server-side apply, which records its own managers
     warnings: list[str] = field(default_factory=list)  # sent as Warning headers, RFC 9110 §5.5, RFC 7234 §5.5
+    allocated: list[Callable[[], None]] = field(default_factory=list)  # how to give each allocation back
 
     @property
     def key(self) -> str:
@@ -37,3 +43,31 @@ class Call:
     def manager(self) -> str:
         """Whose fields a write touches: the fieldManager parameter, else the program's name."""
         return self.options.field_manager or self.user_agent.partition("/")[0][:128] or "unknown"
+
+    @contextmanager
+    def provisional(self) -> Iterator[Callable[[], None]]:
+        """Give back what was allocated inside unless the function yielded is called: the write has happened.
+
+        A failure that leaves open whether it did happen (cancellation, the store gone) gives nothing back: an address
+        that is lost until the next start is better than one that two Services have.
+        """
+        kept = False
+
+        def keep() -> None:
+            nonlocal kept
+            kept = True
+
+        try:
+            yield keep
+        except (ApiError, ConflictError):
+            self._give_back()
+            raise
+        else:
+            if not kept:
+                self._give_back()
+        finally:
+            self.allocated.clear()
+
+    def _give_back(self) -> None:
+        while self.allocated:
+            self.allocated.pop()()

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import secrets
 import uuid
+from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 
@@ -17,12 +19,14 @@ from pilotage.api.patch.apply import track_update
 from pilotage.api.schema_conform import conform, duplicate_fields
 from pilotage.api.schema_defaults import default
 from pilotage.api.schema_validation import validate
-from pilotage.api.status import ApiError, invalid
+from pilotage.api.status import ApiError, FieldError, invalid
 from pilotage.api.timestamp import render
 from pilotage.apiserver import body
+from pilotage.apiserver.admission import Admission, Operation
 from pilotage.apiserver.call import Call
 from pilotage.apiserver.core.negotiation import BodyType
 from pilotage.apiserver.core.record import Document
+from pilotage.apiserver.strategy import check_update, prepare_create, prepare_update
 
 # Without vowels and look-alikes, as apimachinery's rand: generated names must not spell words.
 _SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
@@ -33,6 +37,9 @@ _encode = msgspec.json.Encoder().encode
 
 class Pipeline:
     """The stages, joined. One per server."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
 
     def decode(self, call: Call, document: object, duplicates: tuple[str, ...] = ()) -> Document:
         """A body → a document in the shape of its kind. Raises ApiError BadRequest; unknown fields become warnings."""
@@ -60,29 +67,44 @@ class Pipeline:
             duplicates = duplicate_fields(raw)
         return self.decode(call, document, duplicates)
 
-    async def create(self, call: Call, document: Document) -> Document:
-        """A decoded body → the object to store."""
+    def create(self, call: Call, document: Document) -> Document:
+        """A decoded body → the object to store. What is allocated for it collects in the call."""
         self._stamp_new(call, document)
         default(call.resource, document)
-        self._validate(call, document)
-        return track_update(None, document, call.resource, manager=call.manager, now=render(call.now))
+        operation = _operation(call, "create", document, None)
+        self._admission.review(operation)
+        prepare_create(call.resource, document)
+        self._check(call, document, validate(call.resource, document))
+        return self._finish(call, operation, None, document)
 
-    async def update(self, call: Call, old: Document, new: Document) -> Document:
-        """What an update leaves to store; `old` must not be changed."""
+    def update(self, call: Call, old: Document, new: Document) -> Document:
+        """What an update leaves to store; `old` is not changed. What is allocated for it collects in the call."""
         self._keep_system_fields(old, new)
-        if call.subresource == "status":
-            kept = {key: value for key, value in old.items() if key != "status"}
-            new = kept | ({"status": new["status"]} if "status" in new else {})
         default(call.resource, new)
-        self._validate(call, new)
+        new = prepare_update(call.resource, old, new, call.subresource)
+        operation = _operation(call, "update", new, old)
+        self._admission.review(operation)
+        errors = validate(call.resource, new) or check_update(call.resource, old, new, call.subresource)
+        self._check(call, new, errors)
+        return self._finish(call, operation, old, new)
+
+    def delete(self, call: Call, old: Document) -> None:
+        """Whether an object may be deleted. Raises ApiError Forbidden."""
+        self._admission.review(_operation(call, "delete", None, old))
+
+    def _check(self, call: Call, document: Document, errors: Sequence[FieldError]) -> None:
+        if errors:
+            raise invalid(call.resource.kind, document["metadata"].get("name", ""), errors, call.resource.group)
+
+    def _finish(self, call: Call, operation: Operation, old: Document | None, new: Document) -> Document:
+        undo = self._admission.allocate(operation)
+        if undo is not None:
+            call.allocated.append(undo)
+        if call.applied:
+            return new  # server-side apply has recorded its managers itself
         return track_update(
             old, new, call.resource, manager=call.manager, subresource=call.subresource, now=render(call.now)
         )
-
-    def _validate(self, call: Call, document: Document) -> None:
-        errors = validate(call.resource, document)
-        if errors:
-            raise invalid(call.resource.kind, document["metadata"].get("name", ""), errors, call.resource.group)
 
     def _stamp_new(self, call: Call, document: Document) -> None:
         metadata = document.setdefault("metadata", {})
@@ -103,7 +125,12 @@ class Pipeline:
         if not metadata.get("name"):
             prefix = metadata.get("generateName")
             if not prefix:
-                raise ApiError("BadRequest", "name or generateName is required")
+                missing = FieldError(
+                    field="metadata.name",
+                    reason="FieldValueRequired",
+                    message="Required value: name or generateName is required",
+                )
+                raise invalid(call.resource.kind, "", (missing,), call.resource.group)
             metadata["name"] = generate_name(prefix)
         call.name = metadata["name"]
         metadata["uid"] = str(uuid.uuid4())
@@ -130,3 +157,18 @@ def generate_name(prefix: str) -> str:
     """`prefix` and five random characters, within a name's length."""
     suffix = "".join(secrets.choice(_SUFFIX_ALPHABET) for _ in range(_SUFFIX_LENGTH))
     return prefix[: _NAME_MAX - _SUFFIX_LENGTH] + suffix
+
+
+def _operation(
+    call: Call, verb: Literal["create", "update", "delete"], document: Document | None, old: Document | None
+) -> Operation:
+    return Operation(
+        verb=verb,
+        resource=call.resource,
+        namespace=call.namespace,
+        name=call.name,
+        subresource=call.subresource,
+        user=call.user,
+        document=document,
+        old=old,
+    )

@@ -69,19 +69,20 @@ class Registry:
         generated = not (body.get("metadata") or {}).get("name")
         for attempt in range(1, GENERATED_NAME_ATTEMPTS_MAX + 1):
             given = msgspec.json.decode(msgspec.json.encode(body)) if generated else body
-            document = await self.pipeline.create(call, given)
-            call.name = document["metadata"]["name"]
-            exists = already_exists(call.resource.plural, call.name, call.resource.group)
-            if call.options.dry_run:
-                if self.cache(call.resource).get(call.key) is not None:
-                    raise exists
-                return Written(record=_unsaved(call.key, document, 0), created=True)
             try:
-                record = await self.store.create(call.resource, call.key, document)
+                with call.provisional() as keep:
+                    document = self.pipeline.create(call, given)
+                    call.name = document["metadata"]["name"]
+                    if call.options.dry_run:
+                        if self.cache(call.resource).get(call.key) is not None:
+                            raise already_exists(call.resource.plural, call.name, call.resource.group)
+                        return Written(record=_unsaved(call.key, document, 0), created=True)
+                    record = await self.store.create(call.resource, call.key, document)
+                    keep()
             except ConflictError:
                 if generated and attempt < GENERATED_NAME_ATTEMPTS_MAX:
                     continue
-                raise exists from None
+                raise already_exists(call.resource.plural, call.name, call.resource.group) from None
             return Written(record=record, created=True)
         raise AssertionError("unreachable")
 
@@ -125,6 +126,7 @@ class Registry:
             raise ApiError("BadRequest", "fieldManager is required for apply patch")
         if not isinstance(patch, dict):
             raise ApiError("BadRequest", "an applied configuration must be one object")
+        call.applied = True
 
         def apply(live: Document | None) -> Document:
             return server_side_apply(
@@ -163,9 +165,13 @@ class Registry:
             current = self.get(call)
             new = await transform(current.copy())
             self._check_same_object(call, current, new)
-            new = await self.pipeline.update(call, current.document, new)
             try:
-                return await self._write(call, current, new)
+                with call.provisional() as keep:
+                    new = self.pipeline.update(call, current.document, new)
+                    written = await self._write(call, current, new)
+                    if not call.options.dry_run:
+                        keep()
+                    return written
             except ConflictError:
                 if conditional:
                     raise conflict(call.resource.plural, call.name, call.resource.group) from None
@@ -210,6 +216,7 @@ class Registry:
         """Delete now, or mark for deletion; `deleted` says which. Raises ApiError NotFound, Conflict."""
         for _ in range(ATTEMPTS_MAX):
             current = self.get(call)
+            self.pipeline.delete(call, current.document)
             deletion.check_preconditions(call.resource, call.name, current.document, options)
             document = current.copy()
             gone = deletion.mark_deleted(call.resource, document, options, call.now)

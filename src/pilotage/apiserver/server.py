@@ -16,6 +16,8 @@ from pathlib import Path
 
 from aiohttp import web
 
+from pilotage.apiserver.admission import Admission, ServiceAddresses
+from pilotage.apiserver.admission.service_addresses import NODE_PORTS
 from pilotage.apiserver.authentication import Authenticator, ServiceAccountTokens
 from pilotage.apiserver.authorization import Authorizer
 from pilotage.apiserver.bootstrap import Place, bootstrap
@@ -59,6 +61,7 @@ class Config:
     listen: tuple[str, int] | None = None  # None: only the sockets handed to `run`
     advertise: tuple[str, int] | None = None  # where nodes and pods reach the server; None: the first socket
     service_cidr: str = "10.96.0.0/16"  # the first address belongs to the `kubernetes` Service
+    node_ports: tuple[int, int] = NODE_PORTS  # first and last
     cluster_domain: str = "cluster.local"
     names: tuple[str, ...] = ()  # further DNS names of the serving certificate
     clock: Clock = SYSTEM_CLOCK
@@ -81,13 +84,16 @@ async def run(
         cache = Cache(backend)
         await cache.load()
         resources = Resources()
-        registry = Registry(ObjectStore(backend, cache), Pipeline())
         root = Root(resources, f"{sockets[0].getsockname()[0]}", {"ping": lambda: None})
         documents = CachedDocuments(cache)
         tokens = ServiceAccountTokens(load_or_create_signing_key(pki / "sa.key"), documents)
         authenticator, authorizer = Authenticator(tokens), Authorizer(documents)
+        addresses = ServiceAddresses((config.service_cidr,), config.node_ports, documents)
+        admission = Admission(documents, authorizer, addresses)
+        registry = Registry(ObjectStore(backend, cache), Pipeline(admission))
         cache.observe("rbac.authorization.k8s.io", None, authorizer.observe)
         cache.observe("", "pods", authorizer.observe)
+        cache.observe("", "services", admission.observe)
         gate = Gate(authenticator, authorizer)
         reviews = Reviews(registry, authenticator, authorizer, tokens)
         streams = Streams(registry, lambda: agent_context(authority, pki))

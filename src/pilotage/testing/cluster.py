@@ -14,6 +14,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pilotage.api.core_v1 import ServiceAccount
+from pilotage.api.meta_v1 import ObjectMeta
+from pilotage.api.status import ApiError, is_already_exists
 from pilotage.apiserver import Config, run
 from pilotage.client import Client
 from pilotage.kit.tasks import task_set
@@ -45,6 +48,17 @@ async def api_server(*, storage: str = "memory:", data_dir: Path | None = None) 
                 await ready.wait()
             kubeconfig = directory / "admin.kubeconfig"
             async with Client.from_kubeconfig(kubeconfig, user_agent="pilotage-test") as client:
+                for namespace in ("default", "kube-system"):
+                    await make_service_account(client, namespace)
                 yield ApiServer(
                     client=client, kubeconfig_path=kubeconfig, data_dir=directory, url=client.connection.server
                 )
+
+
+async def make_service_account(client: Client, namespace: str) -> None:
+    """What the ServiceAccount controller does for every namespace; without it no pod is admitted there."""
+    try:
+        await client.create(ServiceAccount(metadata=ObjectMeta(name="default", namespace=namespace)))
+    except ApiError as error:
+        if not is_already_exists(error):
+            raise
