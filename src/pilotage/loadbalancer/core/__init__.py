@@ -1,0 +1,1 @@
+"""The pure part: which address a Service has, which node speaks for it, what an ARP frame says."""

@@ -1,0 +1,106 @@
+"""Which address each LoadBalancer Service has.
+
+Apart from the assigner so that conflicts, exhaustion and changes of mind are a table of values. The book is rebuilt
+from the Services themselves: what a Service's status says is true as long as nobody older says the same.
+"""
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pilotage.api.core_v1 import Service
+from pilotage.kit.ipam import AddressPool, PoolExhaustedError
+
+CLASS = "pilotage.dev/loadbalancer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What a Service's status should say."""
+
+    address: str = ""  # empty: none
+    reason: str = ""  # why none, although it wants one; CamelCase
+    message: str = ""
+
+
+def wants_address(service: Service) -> bool:
+    """Whether this balancer serves it: the type, and a class that is ours or unset (KEP-1959)."""
+    spec = service.spec
+    return spec.type == "LoadBalancer" and spec.load_balancer_class in ("", CLASS) and not service.metadata.is_deleting
+
+
+def assigned_address(service: Service) -> str:
+    """The address its status states; empty when none."""
+    return next((ingress.ip for ingress in service.status.load_balancer.ingress if ingress.ip), "")
+
+
+class AddressBook:
+    """Addresses by Service key. Deciding is O(log n); memory one entry per LoadBalancer Service."""
+
+    def __init__(self, pools: Sequence[str]) -> None:
+        """`pools`: CIDRs or `first-last` ranges, used in order. Every address of a range is given out, edges too."""
+        self._pools = tuple(AddressPool(_whole(pool)) for pool in pools)
+        self._held: dict[str, str] = {}
+
+    def restore(self, services: Iterable[Service]) -> None:
+        """Learn what is assigned already; of two Services with one address the older keeps it."""
+        for service in sorted(
+            services, key=lambda service: (service.metadata.creation_timestamp, service.metadata.key)
+        ):
+            if wants_address(service) and (address := assigned_address(service)):
+                self._hold(service.metadata.key, address)
+
+    def decide(self, service: Service) -> Decision:
+        """The address of one Service; takes or releases as needed. The same Service gets the same answer again."""
+        key, asked = service.metadata.key, service.spec.load_balancer_ip
+        if not wants_address(service):
+            self.release(key)
+            return Decision()
+        held = self._held.get(key, "")
+        if held and asked in ("", held):
+            return Decision(address=held)
+        if asked:
+            self.release(key)
+            if self._hold(key, asked):
+                return Decision(address=asked)
+            owner = next((other for other, address in self._held.items() if address == asked), "")
+            why = f"belongs to {owner}" if owner else "is in none of the pools"
+            return Decision(reason="AllocationFailed", message=f"loadBalancerIP {asked} {why}")
+        stated = assigned_address(service)
+        if stated and self._hold(key, stated):
+            return Decision(address=stated)
+        for pool in self._pools:
+            try:
+                address = pool.take()
+            except PoolExhaustedError:
+                continue
+            self._held[key] = address
+            return Decision(address=address)
+        return Decision(reason="AllocationFailed", message=f"all {len(self._held)} addresses of the pools are in use")
+
+    def release(self, key: str) -> bool:
+        """The Service is gone or wants none; True if that freed an address."""
+        address = self._held.pop(key, "")
+        for pool in self._pools if address else ():
+            if pool.covers(address):
+                pool.release(address)
+        return bool(address)
+
+    def _hold(self, key: str, address: str) -> bool:
+        if self._held.get(key) == address:
+            return True
+        try:
+            taken = any(pool.reserve(address) for pool in self._pools)
+        except ValueError:  # no address at all; the API server lets any text through for loadBalancerIP
+            return False
+        if taken:
+            self._held[key] = address
+        return taken
+
+
+def _whole(pool: str) -> str:
+    """A CIDR as the range of all its addresses: on a balancer's pool no address is a network or a broadcast."""
+    if "-" in pool:
+        return pool
+    network = ipaddress.ip_network(pool)
+    return f"{network[0]}-{network[-1]}"
