@@ -1,0 +1,135 @@
+"""Port 53 and the system's own resolver: names are resolved exactly as a program in a pod resolves them."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pilotage.dns import Config, Server
+from pilotage.kit.tasks import task_set
+from pilotage.testing.dns import endpoint, fill, part, service
+
+ADDRESS = "10.89.0.11"
+OUTSIDE = "10.89.0.1"
+MS_BIND = 0x1000
+
+GETADDRINFO = """
+import json, socket, sys
+try:
+    found = socket.getaddrinfo(sys.argv[1], 80, type=socket.SOCK_STREAM, flags=socket.AI_CANONNAME)
+    print(json.dumps({"canonical": found[0][3], "addresses": sorted({entry[4][0] for entry in found})}))
+except socket.gaierror as error:
+    print(json.dumps({"error": error.errno == socket.EAI_NONAME and "NONAME" or str(error)}))
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Two addresses, and a pod's resolv.conf and nsswitch.conf in place of the machine's (for this process alone)."""
+    for address in (ADDRESS, OUTSIDE):
+        subprocess.run(["ip", "address", "add", f"{address}/32", "dev", "lo"], check=True)
+    folder = tmp_path_factory.mktemp("etc")
+    libc = ctypes.CDLL(None, use_errno=True)
+    texts = {
+        "/etc/resolv.conf": f"nameserver {ADDRESS}\n"
+        "search default.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n",
+        "/etc/nsswitch.conf": "hosts: files dns\n",
+    }
+    for target, text in texts.items():
+        source = folder / Path(target).name
+        source.write_text(text)
+        if libc.mount(os.fsencode(source), os.path.realpath(target).encode(), None, MS_BIND, None) != 0:
+            pytest.skip(f"cannot bind-mount over {target}: {os.strerror(ctypes.get_errno())}")
+    yield
+    for target in texts:
+        libc.umount2(os.path.realpath(target).encode(), 2)
+    for address in (ADDRESS, OUTSIDE):
+        subprocess.run(["ip", "address", "del", f"{address}/32", "dev", "lo"], check=True)
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Server]:
+    """A server on port 53, and beside it the outside world: a second one that owns example.test."""
+    outside = Server(Config(listen=(OUTSIDE,), zone="example.test"))
+    server = Server(Config(listen=(ADDRESS,), upstreams=(OUTSIDE,), reverse_cidrs=("10.96.0.0/16",)))
+    async with task_set() as tasks:
+        ready = [asyncio.Event(), asyncio.Event()]
+        tasks.start(server.run(None, ready[0].set))
+        tasks.start(outside.run(None, ready[1].set))
+        async with asyncio.timeout(10):
+            for event in ready:
+                await event.wait()
+        # In the zone example.test a Service of namespace `prod` is called legacy.prod.svc.example.test.
+        fill(outside.table, [service("legacy", "192.0.2.7", namespace="prod")], namespaces=("prod",))
+        fill(
+            server.table,
+            [
+                service("web", "10.96.0.20", "fd00:96::20"),
+                service("db"),
+                part("db", endpoint("10.244.1.7", "db-0"), endpoint("10.244.2.7", "db-1")),
+                service("big"),
+                part("big", *(f"10.244.9.{i + 1}" for i in range(100))),
+                service("legacy", external="legacy.prod.svc.example.test"),
+            ],
+        )
+        yield server
+
+
+async def run(*words: str) -> dict[str, Any]:
+    process = await asyncio.create_subprocess_exec(sys.executable, *words, stdout=asyncio.subprocess.PIPE)
+    async with asyncio.timeout(30):
+        output, _ = await process.communicate()
+    answer: dict[str, Any] = json.loads(output)
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("name", "canonical", "addresses"),
+    [
+        pytest.param("web", "web.default.svc.cluster.local", ["10.96.0.20", "fd00:96::20"], id="short name"),
+        pytest.param(
+            "web.default", "web.default.svc.cluster.local", ["10.96.0.20", "fd00:96::20"], id="with namespace"
+        ),
+        pytest.param("db-0.db", "db-0.db.default.svc.cluster.local", ["10.244.1.7"], id="stable pod name"),
+        pytest.param("db", "db.default.svc.cluster.local", ["10.244.1.7", "10.244.2.7"], id="headless"),
+        pytest.param("legacy", "legacy.prod.svc.example.test", ["192.0.2.7"], id="ExternalName"),
+        pytest.param(
+            "legacy.prod.svc.example.test",
+            "legacy.prod.svc.example.test",
+            ["192.0.2.7"],
+            id="outside, last of the search",
+        ),
+    ],
+)
+async def test_the_c_library_resolves(cluster: Server, name: str, canonical: str, addresses: list[str]) -> None:
+    assert await run("-c", GETADDRINFO, name) == {"canonical": canonical, "addresses": addresses}
+
+
+async def test_the_c_library_falls_back_to_tcp_for_a_large_answer(cluster: Server) -> None:
+    assert len((await run("-c", GETADDRINFO, "big"))["addresses"]) == 100
+
+
+@pytest.mark.parametrize(
+    "name", ["nothing.example.test", "nothing.default.svc.cluster.local", "db-9.db.default.svc.cluster.local."]
+)
+async def test_the_c_library_hears_that_a_name_does_not_exist(cluster: Server, name: str) -> None:
+    assert await run("-c", GETADDRINFO, name) == {"error": "NONAME"}
+
+
+async def test_the_echo_command_shows_the_way(cluster: Server) -> None:
+    outcome = await run("-m", "pilotage.testing.echo", "resolve", "legacy.prod.svc.example.test", "--type", "A")
+    assert outcome["servers"] == [ADDRESS]
+    assert [step["rcode"] for step in outcome["asked"]] == ["NXDOMAIN"] * 3 + ["NOERROR"]
+    outcome = await run("-m", "pilotage.testing.echo", "resolve", "_http._tcp.db", "--type", "SRV")
+    assert sorted(record["data"] for record in outcome["records"]) == [
+        f"0 50 8080 db-{i}.db.default.svc.cluster.local." for i in (0, 1)
+    ]
