@@ -35,7 +35,10 @@ def bring_down(layout: Layout) -> bool:
         return remove_cgroups(layout.cgroup)
     if pid := lock_holder(layout.lock):
         _end(pid, signal.SIGTERM, layout)
-    lock = LockFile.acquire(layout.lock)
+    try:
+        lock = LockFile.acquire(layout.lock)
+    except FileNotFoundError:  # the supervisor removed its directory, as it should
+        return True
     if lock is None:
         raise PilotageError(f"cluster {layout.name} is being started by another process; try again")
     try:

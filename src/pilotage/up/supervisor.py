@@ -23,7 +23,7 @@ from pilotage.up.core.config import ClusterConfig
 from pilotage.up.core.plan import Plan, make_plan
 from pilotage.up.core.processes import FIRST, Process, processes
 from pilotage.up.core.state import Event, Phase, ProcessState, advance, exit_text
-from pilotage.up.fabric import spawn_fabric, wait_gone
+from pilotage.up.fabric import spawn_fabric
 from pilotage.up.layout import Layout
 from pilotage.up.process import LockFile, set_name, start_time
 from pilotage.up.progress import Reporter
@@ -33,7 +33,6 @@ DEFAULT_PORTS = {"api": 6443, "http": 8080, "https": 8443}
 _BACKLOG = 1024  # connections wait here while a process restarts
 # Building takes seconds; a machine under heavy load may take ten times as long, and then something is wrong.
 _START_TIMEOUT_S = 90.0
-_END_TIMEOUT_S = 10.0
 _LOG_BYTES_MAX = 16 * 1024 * 1024
 _LOG_CHECK_S = 30.0
 _LOG_TAIL_BYTES = 4096
@@ -143,14 +142,9 @@ class Supervisor:
     def end(self) -> None:
         """Kill the fabric and wait until the kernel has removed everything in it. May be called twice."""
         if self._keeper:
-            # The zygote goes as the keeper's child; its end comes after that of everything in its namespace.
+            # PID 1 ends after everything else in its namespace; then the keeper, which waits for it, ends too.
             with contextlib.suppress(ProcessLookupError):
-                fd = os.pidfd_open(self._zygote)
-                try:
-                    os.kill(self._keeper, signal.SIGKILL)
-                    wait_gone(fd, _END_TIMEOUT_S)
-                finally:
-                    os.close(fd)
+                os.kill(self._zygote, signal.SIGKILL)
             os.waitpid(self._keeper, 0)
             self._keeper = self._zygote = 0
         if self._control is not None:

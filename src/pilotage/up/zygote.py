@@ -66,6 +66,7 @@ class Zygote:
         self._processes = {process.name: process for process in processes(plan)}
         self._running: dict[int, str] = {}  # pid → name
         self._to_import = [*SHARED_MODULES, *map(root_module, COMPONENTS)]
+        self._unimportable: dict[str, Exception] = {}
         self._wanted: list[str] = []  # names to spawn once their component is imported
 
     def run(self) -> None:
@@ -108,9 +109,10 @@ class Zygote:
         try:
             with _no_system_authorities():
                 importlib.import_module(module)
-        except Exception:
-            # Its processes fail with the same error, in their own logs, where the user looks for it.
-            traceback.print_exc()
+        except Exception as error:
+            # Its processes fail with this error, in their own logs, where the user looks for it; importing once more
+            # would fail in another way, on what half an import has left behind.
+            self._unimportable[module] = error
         if not self._to_import:
             gc.collect()
             gc.freeze()
@@ -176,6 +178,8 @@ class Zygote:
         set_name(process.name)
         redirect_output(self._layout.log(process.name))
         gc.enable()
+        if error := self._unimportable.get(root_module(process.component)):
+            raise error
         if process.node:
             namespaces.enter(self._layout.namespace(process.node))
         launch = Launch(

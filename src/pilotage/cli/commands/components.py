@@ -19,6 +19,11 @@ def register(app: typer.Typer) -> None:
     """Add these commands to `app`."""
     app.command(epilog="Example: pilotage apiserver --listen 127.0.0.1:6443 --data-dir ./api")(apiserver)
     app.command(epilog="Example: pilotage controllers --kubeconfig admin.kubeconfig")(controllers)
+    app.command(epilog="Example: pilotage scheduler --kubeconfig scheduler.kubeconfig")(scheduler)
+    app.command(epilog="Example: pilotage agent --kubeconfig agent.kubeconfig --node worker-1 --node-ip 10.0.0.5")(
+        agent
+    )
+    app.command(epilog="Example: pilotage proxy --kubeconfig proxy.kubeconfig --node worker-1")(proxy)
     app.command(epilog="Example: pilotage dns --kubeconfig dns.kubeconfig --listen 10.0.0.5:53 --node worker-1")(dns)
     app.command(epilog="Example: pilotage gateway --kubeconfig gateway.kubeconfig --address 192.0.2.10")(gateway)
 
@@ -62,6 +67,68 @@ def controllers(
 
     config = Config(root_ca=read_text(root_ca) if root_ca else "", cluster_cidrs=tuple(cluster_cidr or ()))
     return run_client("controllers", log_level, kubeconfig, lambda client, ready: run(config, client, on_ready=ready))
+
+
+def scheduler(
+    kubeconfig: Kubeconfig,
+    scheduler_name: Annotated[str, typer.Option(help="Serve Pods whose schedulerName is this.")] = "default-scheduler",
+    log_level: LogLevel = "info",
+) -> int:
+    """Run the scheduler of a cluster."""
+    from pilotage.scheduler import Config, run
+
+    config = Config(scheduler_name=scheduler_name)
+    return run_client("scheduler", log_level, kubeconfig, lambda client, ready: run(config, client, on_ready=ready))
+
+
+def agent(
+    kubeconfig: Kubeconfig,
+    node: Node,
+    node_ip: Annotated[str, typer.Option(help="This node's address, as others reach it.")],
+    pod_cidr: Annotated[str, typer.Option(help="Addresses for this node's pods.")] = "10.244.1.0/24",
+    cluster_cidr: Annotated[str, typer.Option(help="Addresses of all pods.")] = "10.244.0.0/16",
+    cluster_dns: Annotated[str, typer.Option(help="Address of the cluster's DNS.")] = "10.96.0.10",
+    data_dir: Annotated[Path, typer.Option(help="Pods' state, volumes, logs, images.")] = Path(
+        "/var/lib/pilotage-agent"
+    ),
+    run_dir: Annotated[Path, typer.Option(help="Namespaces and running containers.")] = Path("/run/pilotage-agent"),
+    tls_cert: Annotated[Path | None, typer.Option(help="Serving certificate; needed for logs and exec.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key.")] = None,
+    client_ca: Annotated[Path | None, typer.Option(help="Authority of the API server's client certificate.")] = None,
+    log_level: LogLevel = "info",
+) -> int:
+    """Run the pods of one node."""
+    from pilotage.agent import Config, run
+
+    config = Config(
+        node=node,
+        node_ip=node_ip,
+        pod_cidr=pod_cidr,
+        cluster_cidr=cluster_cidr,
+        cluster_dns=(cluster_dns,),
+        data_dir=data_dir.absolute(),
+        run_dir=run_dir.absolute(),
+        cgroup_parent=f"/pilotage/agent-{node}",
+        serving_cert=tls_cert,
+        serving_key=tls_key,
+        client_ca=client_ca,
+    )
+    return run_client("agent", log_level, kubeconfig, lambda client, ready: run(config, client, on_ready=ready))
+
+
+def proxy(
+    kubeconfig: Kubeconfig,
+    node: Node,
+    cluster_cidr: Annotated[
+        str, typer.Option(help="Addresses of all pods; traffic from elsewhere is masqueraded.")
+    ] = "",
+    log_level: LogLevel = "info",
+) -> int:
+    """Run the service proxy of one node."""
+    from pilotage.proxy import Config, run
+
+    config = Config(node=node, cluster_cidr=cluster_cidr)
+    return run_client("proxy", log_level, kubeconfig, lambda client, ready: run(config, client, on_ready=ready))
 
 
 def dns(

@@ -16,6 +16,7 @@ from pilotage.up.core.config import ClusterConfig, NodeConfig, node_configs
 
 UNDERLAY_BRIDGE = "underlay0"
 NODE_BRIDGE = "cni0"
+NODE_UPLINK = "eth0"  # a node's end of its link to the underlay
 _FIRST_NODE = 11  # host number of node 1 on the underlay; below it there is room for the world outside
 _DNS_SERVICE = 10  # host number within the Service range, as kubeadm does it
 API_PORT = 6443

@@ -8,12 +8,14 @@ import asyncio
 from typing import Any
 
 from pilotage.api.core_v1 import Node
-from pilotage.client import Client, Informer
+from pilotage.client import Client, ConnectionFailed, Informer
+from pilotage.kit import Backoff
 from pilotage.kit.tasks import task_set
 from pilotage.up.core.plan import Plan
 from pilotage.up.launch import Launch
 
 _MANAGER = "pilotage-up"
+_RETRY = Backoff(initial_s=0.05, max_s=1.0)
 INGRESS_CONTROLLER = "pilotage.dev/gateway"
 
 
@@ -21,7 +23,7 @@ async def serve(launch: Launch) -> None:
     """Apply the objects, wait for the nodes, report, return."""
     async with Client.from_kubeconfig(launch.kubeconfig("admin"), user_agent=_MANAGER) as client:
         for document in cluster_objects(launch.plan):
-            await client.apply(document, field_manager=_MANAGER)
+            await _apply(client, document)
         launch.progress("API ready")
         await _wait_nodes_ready(client, launch)
     launch.on_ready()
@@ -53,6 +55,18 @@ def cluster_objects(plan: Plan) -> tuple[dict[str, Any], ...]:
         "spec": {"controller": INGRESS_CONTROLLER},
     }
     return dns, ingress_class
+
+
+async def _apply(client: Client, document: dict[str, Any]) -> None:
+    """Apply, as often as the API is away; the supervisor bounds how long that may take."""
+    failures = 0
+    while True:
+        try:
+            await client.apply(document, field_manager=_MANAGER)
+            return
+        except ConnectionFailed:
+            failures += 1
+            await asyncio.sleep(_RETRY.delay_s(failures))
 
 
 async def _wait_nodes_ready(client: Client, launch: Launch) -> None:
