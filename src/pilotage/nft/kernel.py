@@ -23,7 +23,11 @@ class Nft(Protocol):
         ...
 
     def elements(self, table: Table, target: Set) -> dict[bytes, ElementValue]:
-        """Every element of one set. Proportional to its size: never on the hot path."""
+        """Every element of one set. Proportional to its size: never on the hot path.
+
+        For a few milliseconds after many were added some may be left out: the kernel grows its hash table in the
+        background and its listing then skips (seen on Linux 6.18). Whoever finds one missing looks again.
+        """
         ...
 
     def has_table(self, table: Table) -> bool:

@@ -10,6 +10,7 @@ Specification: netlink(7); nfnetlink batches.
 import errno as codes
 import os
 import socket
+import struct
 from collections.abc import Iterator
 
 from pilotage.nft.core import wire
@@ -24,7 +25,7 @@ _SEND_BYTES_MAX = 256 << 20
 _RECEIVE_BYTES = 256 << 10
 _DUMPS_MAX = 20  # listings of one set before giving up because others keep changing it
 # The kernel answers while sendmsg runs; a silence this long is a broken kernel.
-_REPLY_TIMEOUT_S = 60.0
+_REPLY_TIMEOUT_S = 60
 
 
 class ElementSocket:
@@ -33,7 +34,8 @@ class ElementSocket:
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
         self._socket.bind((0, 0))
-        self._socket.settimeout(_REPLY_TIMEOUT_S)
+        # Not `settimeout`: with that, Python waits before a MSG_DONTWAIT too.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("=qq", _REPLY_TIMEOUT_S, 0))
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
         self._grow(_SO_SNDBUFFORCE, socket.SO_SNDBUF)
         self._grow(_SO_RCVBUFFORCE, socket.SO_RCVBUF)
@@ -102,7 +104,7 @@ class ElementSocket:
     def _receive(self) -> Iterator[wire.Message]:
         try:
             return wire.messages(self._socket.recv(_RECEIVE_BYTES))
-        except TimeoutError as error:
+        except BlockingIOError as error:
             raise NftError("nf_tables is silent", codes.ETIMEDOUT) from error
         except OSError as error:
             raise NftError(f"cannot read from nf_tables: {error}", error.errno or 0) from error

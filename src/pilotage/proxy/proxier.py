@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pilotage.api.core_v1 import Node, ObjectReference, Service
 from pilotage.api.discovery_v1 import EndpointSlice
+from pilotage.api.meta_v1 import UID
 from pilotage.client import Client, EventRecorder, Informer, WatermarkPublisher
 from pilotage.kit.backoff import Backoff
 from pilotage.kit.clock import SYSTEM_CLOCK, Clock
@@ -104,16 +105,18 @@ class Proxier:
         self._services.add_handler(self._service_changed)
         self._slices.add_handler(self._slice_changed)
         self._nodes.add_handler(self._node_changed)
-        for informer in (self._services, self._slices):
-            informer.add_progress(lambda _: self._wake.set())
+        self._services.add_progress(self._advanced)
+        self._slices.add_progress(self._advanced)
         try:
             async with task_set() as tasks:
-                for informer in (self._services, self._slices, self._nodes):
-                    tasks.start(informer.run(), name=f"proxy {informer.kind.plural}")
+                tasks.start(self._services.run(), name="proxy services")
+                tasks.start(self._slices.run(), name="proxy slices")
+                tasks.start(self._nodes.run(), name="proxy node")
                 tasks.start(self._events.run(), name="proxy events")
                 tasks.start(self._watermark.run(), name="proxy watermark")
-                for informer in (self._services, self._slices, self._nodes):
-                    await informer.wait_synced()
+                await self._services.wait_synced()
+                await self._slices.wait_synced()
+                await self._nodes.wait_synced()
                 await self._synchronise()
                 on_ready()
                 tasks.start(self._audit(), name="proxy audit")
@@ -139,6 +142,9 @@ class Proxier:
             self._planner.node = view
             for service in self._services.list():
                 self._mark(service.metadata.key)
+
+    def _advanced(self, _: int) -> None:
+        self._wake.set()  # even if nothing changed: the watermark moves
 
     def _mark(self, service: str) -> None:
         self._dirty.add(service)
@@ -190,51 +196,55 @@ class Proxier:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            if not await self._apply_marked():
+                await self._synchronise()
+
+    async def _apply_marked(self) -> bool:
+        """Plan what is marked and apply the difference; False if the kernel refused it."""
+        async with self._kernel:
             reached = await self._plan_marked()
             delta = self._planner.take()
             if delta:
                 started = self._clock.monotonic()
                 try:
-                    await self._apply(delta)
+                    if delta.size <= _INLINE_ELEMENTS:
+                        self._backend.apply(delta)
+                    else:
+                        await asyncio.to_thread(self._backend.apply, delta)
                 except NftError as error:
                     metrics.FAILURES.labels(kind="change").inc()
                     _log.error("change refused, comparing everything", error=str(error), elements=delta.size)
-                    await self._synchronise()
-                    continue
+                    return False
                 metrics.SYNC_SECONDS.labels(kind="change").observe(self._clock.monotonic() - started)
                 metrics.ELEMENTS_CHANGED.inc(delta.size)
             await self._applied(reached, delta)
-
-    async def _apply(self, delta: Delta) -> None:
-        async with self._kernel:
-            if delta.size <= _INLINE_ELEMENTS:
-                self._backend.apply(delta)
-            else:
-                await asyncio.to_thread(self._backend.apply, delta)
+        return True
 
     async def _synchronise(self) -> None:
         """Make the kernel as planned, whatever is in it; tries until it is so."""
         while True:
+            if await self._synchronise_once():
+                return
+            await asyncio.sleep(_RETRY.delay_s(self._failures))
+
+    async def _synchronise_once(self) -> bool:
+        async with self._kernel:
             reached = await self._plan_marked()
-            delta = self._planner.take()
+            gone = self._planner.take().frontends_gone
             started = self._clock.monotonic()
             try:
-                async with self._kernel:
-                    changes = await asyncio.to_thread(self._backend.sync, self._planner.plan())
+                changes = await asyncio.to_thread(self._backend.sync, self._planner.plan())
             except NftError as error:
                 self._failures += 1
                 metrics.FAILURES.labels(kind="sync").inc()
                 _log.error("synchronisation refused", error=str(error), failures=self._failures)
-                await asyncio.sleep(_RETRY.delay_s(self._failures))
-                continue
+                return False
             self._failures = 0
             metrics.SYNC_SECONDS.labels(kind="whole").observe(self._clock.monotonic() - started)
             metrics.ELEMENTS_CHANGED.inc(changes)
             _log.info("synchronised", services=len(self._planner), changes=changes)
-            await self._applied(
-                reached, Delta(flows_changed=True, frontends_gone=delta.frontends_gone, clients_changed=_ALL_FAMILIES)
-            )
-            return
+            await self._applied(reached, Delta(flows_changed=True, frontends_gone=gone, clients_changed=_ALL_FAMILIES))
+            return True
 
     async def _applied(self, reached: int, delta: Delta) -> None:
         """The kernel has it: clear what remembers the old state, then say so."""
@@ -251,8 +261,7 @@ class Proxier:
     async def _forget(self, delta: Delta) -> None:
         forgotten = 0
         for family in sorted(delta.clients_changed):
-            async with self._kernel:
-                forgotten += await asyncio.to_thread(self._backend.forget_clients, family, dict(self._planner.sticky))
+            forgotten += await asyncio.to_thread(self._backend.forget_clients, family, dict(self._planner.sticky))
         if (delta.flows_changed or delta.frontends_gone) and (self._planner.udp or delta.frontends_gone):
             udp, gone = dict(self._planner.udp), delta.frontends_gone
 
@@ -275,16 +284,15 @@ class Proxier:
         while True:
             await asyncio.sleep(self.config.audit_interval_s)
             try:
-                async with self._kernel:
-                    # Planned but not yet applied changes would look like drift.
-                    if self._dirty or self._wake.is_set():
+                async with self._kernel:  # so that the plan is the one in force
+                    if not self._backend.disturbed():
                         continue
-                    audit = await asyncio.to_thread(self._backend.audit, self._planner.plan)
+                    drift = await asyncio.to_thread(self._backend.audit, self._planner.plan())
             except NftError as error:
                 metrics.FAILURES.labels(kind="audit").inc()
                 _log.error("audit failed", error=str(error))
                 continue
-            self._report_drift(audit.drift)
+            self._report_drift(drift)
 
     def _report_drift(self, drift: tuple[Drift, ...]) -> None:
         for one in drift:
@@ -292,7 +300,7 @@ class Proxier:
         if drift:
             shown = [f"{one.family} {one.set or 'structure'} {one.kind}: {one.element}" for one in drift]
             _log.warning("drift repaired", differences=len(drift), first=shown[:_DRIFT_LOGGED_MAX])
-            node = ObjectReference(api_version="v1", kind="Node", name=self.config.node, uid=self.config.node)
+            node = ObjectReference(api_version="v1", kind="Node", name=self.config.node, uid=UID(self.config.node))
             self._events.warning(node, "ServiceRulesRepaired", f"{len(drift)} differences, first: {shown[0]}")
 
 

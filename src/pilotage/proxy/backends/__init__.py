@@ -4,20 +4,12 @@ Apart from the proxier so that iptables or ipvs can be added without touching it
 which thread.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Protocol
 
 from pilotage.proxy.core.drift import Drift
-from pilotage.proxy.core.plan import Delta, Frontend, Plan, Target
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Audit:
-    """What a comparison of intent and kernel found (and repaired)."""
-
-    skipped: bool  # nobody has committed anything since the last look
-    drift: tuple[Drift, ...] = ()
+from pilotage.proxy.core.fragment import Frontend, Target
+from pilotage.proxy.core.plan import Delta, Plan
 
 
 class Backend(Protocol):
@@ -35,8 +27,12 @@ class Backend(Protocol):
         """Forget remembered clients whose endpoint their Service no longer has; returns how many."""
         ...
 
-    def audit(self, make_plan: Callable[[], Plan]) -> Audit:
-        """Compare with the kernel and repair; when nobody else committed anything, not even the plan is made."""
+    def disturbed(self) -> bool:
+        """Whether anybody else has changed the kernel's rules since we last looked. Costs microseconds."""
+        ...
+
+    def audit(self, plan: Plan) -> tuple[Drift, ...]:
+        """Compare with the kernel, repair, and say what differed. Proportional to everything."""
         ...
 
     def cleanup(self) -> None:

@@ -6,7 +6,8 @@ what differs, so traffic never meets a gap; rules are replaced in one transactio
 """
 
 import errno
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 
 from pilotage.nft import Nft, NftError
 from pilotage.nft.core.objects import (
@@ -21,15 +22,16 @@ from pilotage.nft.core.objects import (
     PutChain,
     Transaction,
 )
-from pilotage.proxy.backends import Audit
 from pilotage.proxy.core.drift import Drift, compare
 from pilotage.proxy.core.flows import stale_clients
+from pilotage.proxy.core.fragment import ChainId, Frontend, SetId, Target, chain_of
 from pilotage.proxy.core.layout import Surroundings, sets, static_chains, table
-from pilotage.proxy.core.plan import ChainId, Delta, Frontend, Plan, SetId, Target, chain_of
+from pilotage.proxy.core.plan import Delta, Plan
 
 # Elements in one batch where the send buffer is the host's default (208 KiB, about 60 bytes each).
 _SMALL_BATCH = 2000
 _FORGET_ATTEMPTS_MAX = 5  # remembered clients expire while we look; each attempt reads again
+_AUDIT_LOOKS, _AUDIT_PAUSE_S = 2, 0.02
 _STRUCTURE = Drift(family="", set="", kind="changed", element="chains or declarations")
 
 
@@ -92,22 +94,27 @@ class NftablesBackend:
             return len(stale)
         return 0
 
-    def audit(self, make_plan: Callable[[], Plan]) -> Audit:
-        if self._nft.generation() == self._generation:
-            return Audit(skipped=True)
-        plan = make_plan()
+    def disturbed(self) -> bool:
+        return self._nft.generation() != self._generation
+
+    def audit(self, plan: Plan) -> tuple[Drift, ...]:
         for family in self._families:
             if self._nft.structure(table(family)) != self._structure.get(family):
                 self.sync(plan)
-                return Audit(skipped=False, drift=(_STRUCTURE,))
-        generation = self._nft.generation()
+                return (_STRUCTURE,)
         wanted = Plan(elements=self._own(plan.elements), chains=plan.chains)
-        repair, drift = compare(wanted, self._actual())
+        for _ in range(_AUDIT_LOOKS):
+            generation = self._nft.generation()
+            repair, drift = compare(wanted, self._actual())
+            if not drift:
+                break
+            # A listing made while the kernel grows a table leaves elements out: believe what two looks agree on.
+            time.sleep(_AUDIT_PAUSE_S)
         if repair:
             self._apply_elements(repair)
             generation = self._nft.generation()
         self._generation = generation
-        return Audit(skipped=False, drift=drift)
+        return drift
 
     def cleanup(self) -> None:
         for family in ("ip", "ip6"):

@@ -1,1 +1,2 @@
-"""Pure: Services and EndpointSlices in, plans and differences out. Read model, topology, layout, plan, flows, drift."""
+"""Pure: Services and EndpointSlices in, plans and differences out. Read model,
+topology, layout, fragment, plan, flows, drift."""

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pilotage.nft.core.objects import ElementValue
+from pilotage.proxy.core.fragment import SetId
 from pilotage.proxy.core.layout import sets
-from pilotage.proxy.core.plan import Delta, Plan, SetId, difference
+from pilotage.proxy.core.plan import Delta, Plan, difference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Set
 
 from pilotage.nft.core.objects import ElementValue
 from pilotage.nft.core.types import PORT, PROTOCOL, encode_address
+from pilotage.proxy.core.fragment import Frontend, Target
 from pilotage.proxy.core.layout import sets
-from pilotage.proxy.core.plan import Frontend, Target
 
 _UDP = 17
 

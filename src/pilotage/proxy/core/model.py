@@ -111,12 +111,14 @@ def _ports_of_family(
     spec = service.spec
     key = service.metadata.key
     sticky = spec.session_affinity == "ClientIP"
-    external = [address for address in spec.external_ips if family_of(address) == family]
-    balanced = [
-        ingress.ip
-        for ingress in (service.status.load_balancer.ingress if spec.type == "LoadBalancer" else ())
-        if ingress.ip_mode != "Proxy" and family_of(ingress.ip) == family and ingress.ip not in external
+    external = [
+        address
+        for address in dict.fromkeys(spec.external_ips)
+        if address != cluster_ip and family_of(address) == family
     ]
+    ingress = service.status.load_balancer.ingress if spec.type == "LoadBalancer" else ()
+    virtual = dict.fromkeys(one.ip for one in ingress if one.ip_mode != "Proxy")
+    balanced = [ip for ip in virtual if family_of(ip) == family and ip not in external and ip != cluster_ip]
     result = []
     for port in spec.ports:
         protocol = port.protocol.lower()
