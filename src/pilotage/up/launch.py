@@ -7,6 +7,7 @@ read by `pilotage.up.roots`.
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pilotage.up.core.config import ClusterConfig
@@ -32,6 +33,17 @@ class Launch:
     def node(self) -> NodePlan:
         """The node it runs on; KeyError for a process of the whole cluster."""
         return self.plan.node(self.process.node)
+
+    def ready_with(self, *parts: str) -> dict[str, Callable[[], None]]:
+        """A callback for each part of the process; the process is ready when all have been called."""
+        missing = set(parts)
+
+        def done(part: str) -> None:
+            missing.discard(part)
+            if not missing:
+                self.on_ready()
+
+        return {part: partial(done, part) for part in parts}
 
     def kubeconfig(self, file: str) -> Path:
         """The credentials of one identity."""

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pilotage.cli.options import Kubeconfig, LogLevel, Node
-from pilotage.cli.running import run_client, run_component
+from pilotage.cli.running import Ready, run_client, run_component
 
 Listen = Annotated[str, typer.Option("--listen", help="ADDRESS:PORT to listen on.")]
 
@@ -25,6 +25,9 @@ def register(app: typer.Typer) -> None:
     )
     app.command(epilog="Example: pilotage proxy --kubeconfig proxy.kubeconfig --node worker-1")(proxy)
     app.command(epilog="Example: pilotage dns --kubeconfig dns.kubeconfig --listen 10.0.0.5:53 --node worker-1")(dns)
+    app.command(epilog="Example: pilotage loadbalancer --kubeconfig lb.kubeconfig --node worker-1 --interface eth0")(
+        loadbalancer
+    )
     app.command(epilog="Example: pilotage gateway --kubeconfig gateway.kubeconfig --address 192.0.2.10")(gateway)
 
 
@@ -176,6 +179,36 @@ def gateway(
         envoy=envoy,
     )
     return run_client("gateway", log_level, kubeconfig, lambda client, ready: run(config, client, on_ready=ready))
+
+
+def loadbalancer(
+    kubeconfig: Kubeconfig,
+    pool: Annotated[
+        list[str] | None, typer.Option(help="Assign addresses from this CIDR or FIRST-LAST range; once a cluster.")
+    ] = None,
+    node: Node = "",
+    interface: Annotated[str, typer.Option(help="Answer ARP on this link for addresses that fall to --node.")] = "",
+    log_level: LogLevel = "info",
+) -> int:
+    """Assign load balancer addresses (--pool), or answer for them on one node (--node and --interface), or both."""
+    from pilotage.client import Client
+    from pilotage.kit.tasks import task_set
+    from pilotage.loadbalancer import AnnouncerConfig, AssignerConfig, run_announcer, run_assigner
+
+    if bool(node) != bool(interface) or not (pool or node):
+        raise typer.BadParameter("give --pool, or --node with --interface, or all three")
+
+    async def main(client: Client, ready: Ready) -> None:
+        async with task_set() as tasks:
+            if pool:
+                config = AssignerConfig(pools=tuple(pool))
+                tasks.start(run_assigner(config, client, on_ready=ready), name="assigner")
+            if node:
+                neighbours = AnnouncerConfig(node=node, interface=interface)
+                tasks.start(run_announcer(neighbours, client, on_ready=ready), name="announcer")
+            await tasks.wait()
+
+    return run_client("loadbalancer", log_level, kubeconfig, main)
 
 
 def parse_listen(text: str) -> tuple[str, int]:

@@ -95,6 +95,10 @@ def status(name: Name = DEFAULT_NAME, output: Output = "text") -> int:
         )
         columns = ("name", "phase", "pid", "restarts", "lastExit", "watermark")
         print_table(columns, processes)
+        named = {process.name for process in cluster.processes}
+        for name, value in sorted(watermarks.items()):
+            if name not in named:  # a consumer that shares a process
+                sys.stdout.write(f"{name}: watermark {value}\n")
     return 0 if document["ready"] else 1
 
 

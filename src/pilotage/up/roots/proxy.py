@@ -1,25 +1,27 @@
-"""The service proxy of one node, and who answers there for load balancer addresses, in the node's network namespace.
+"""The service proxy of one node and its load balancer announcer, in the node's network namespace.
 
-One process because both act on the same objects and the second is idle nearly always.
+One process, because both follow the same objects and neither has much to do.
 """
 
 from pilotage.client import Client
 from pilotage.kit.tasks import task_set
 from pilotage.loadbalancer import AnnouncerConfig, run_announcer
 from pilotage.proxy import Config, run
-from pilotage.up.core.plan import NODE_UPLINK
 from pilotage.up.launch import Launch
+
+_UNDERLAY_INTERFACE = "eth0"
 
 
 async def serve(launch: Launch) -> None:
-    """Keep this node's rules true and its addresses answered until cancelled; ready when the rules are loaded."""
+    """Keep this node's rules true and answer for its addresses until cancelled."""
     node = launch.node.name
+    ready = launch.ready_with("proxy", "announcer")
     config = Config(node=node, cluster_cidr=launch.plan.pod_cidr)
-    announcer = AnnouncerConfig(node=node, interface=NODE_UPLINK)
+    neighbours = AnnouncerConfig(node=node, interface=_UNDERLAY_INTERFACE)
     async with (
         Client.from_kubeconfig(launch.kubeconfig("proxy"), user_agent=f"pilotage-proxy/{node}") as client,
-        Client.from_kubeconfig(launch.kubeconfig("loadbalancer"), user_agent=f"pilotage-loadbalancer/{node}") as speaker,
+        Client.from_kubeconfig(launch.kubeconfig("loadbalancer"), user_agent=f"pilotage-loadbalancer/{node}") as other,
         task_set() as tasks,
     ):
-        tasks.start(run_announcer(announcer, speaker), name="announcer")
-        await run(config, client, on_ready=launch.on_ready)
+        tasks.start(run_announcer(neighbours, other, on_ready=ready["announcer"]), name="announcer")
+        await run(config, client, on_ready=ready["proxy"])
