@@ -74,8 +74,8 @@ def parse_address(text: str, *, default_port: int = 53) -> Address:
     """`10.0.0.1`, `10.0.0.1:53`, `[::1]:53` or `::1`. Raises `UsageError`."""
     host, port = text, str(default_port)
     if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        port = rest.removeprefix(":") or port
+        host, closed, rest = text[1:].partition("]")
+        port = (rest.removeprefix(":") or port) if closed else "missing ]"
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
     try:

@@ -41,8 +41,8 @@ class StreamListener:
         try:
             async with task_set() as tasks:
                 await self._read(reader, writer, tasks)
-        except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            pass  # the peer left or is too slow: there is nobody to tell
+        except* (OSError, TimeoutError, asyncio.IncompleteReadError):
+            pass  # the peer left or is too slow, perhaps several answers at once: there is nobody to tell
         finally:
             self._open -= 1
             CONNECTIONS.set(self._open)
@@ -52,7 +52,12 @@ class StreamListener:
         slots = asyncio.Semaphore(QUESTIONS_MAX)
         while True:
             async with asyncio.timeout(IDLE_TIMEOUT_S):
-                length = int.from_bytes(await reader.readexactly(2), "big")
+                prefix = await reader.read(2)
+                if len(prefix) == 1:
+                    prefix += await reader.readexactly(1)
+            if not prefix:
+                break  # the peer has asked everything, and may still be listening
+            length = int.from_bytes(prefix, "big")
             if not 12 <= length <= MESSAGE_BYTES_MAX:
                 DROPPED.inc()
                 break

@@ -31,6 +31,7 @@ class Upstream(asyncio.DatagramProtocol):
         self.rcode = dns.rcode.NOERROR
         self.forge: Callable[[bytes], list[bytes]] | None = None
         self.hold: asyncio.Event | None = None
+        self.waiting: list[asyncio.Task[None]] = []
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport

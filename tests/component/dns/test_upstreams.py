@@ -162,3 +162,49 @@ async def test_an_external_name_without_upstream_help_is_servfail(start: Any, up
     upstream.silent = True
     async with start(upstreams=(f"127.0.0.1:{upstream.port}",), upstream_timeout_s=0.05) as server:
         assert (await server.ask("legacy.default.svc")).rcode() == dns.rcode.SERVFAIL
+
+
+async def test_a_client_that_has_asked_everything_still_hears_the_answers(
+    start: Any, upstream: Any, until: Any
+) -> None:
+    upstream.hold = asyncio.Event()
+    async with start(upstreams=(f"127.0.0.1:{upstream.port}",)) as server:
+        reader, writer = await asyncio.open_connection(server.address.host, server.address.port)
+        for name in ("legacy.example.test.", "nothing.example.test."):
+            data = dns.message.make_query(name, "A").to_wire()
+            writer.write(len(data).to_bytes(2, "big") + data)
+        writer.write_eof()
+
+        async def arrived() -> bool:
+            return bool(upstream.datagrams == 2)
+
+        await until(arrived)
+        upstream.hold.set()
+        async with asyncio.timeout(10):
+            rcodes = set()
+            for _ in range(2):
+                length = int.from_bytes(await reader.readexactly(2), "big")
+                rcodes.add(dns.message.from_wire(await reader.readexactly(length)).rcode())
+            assert await reader.read() == b""
+        writer.close()
+        assert rcodes == {dns.rcode.NOERROR, dns.rcode.NXDOMAIN}
+
+
+async def test_clients_that_leave_before_their_answers_harm_nobody(start: Any, upstream: Any, until: Any) -> None:
+    upstream.hold = asyncio.Event()
+    async with start(upstreams=(f"127.0.0.1:{upstream.port}",)) as server:
+        for _ in range(5):
+            _, writer = await asyncio.open_connection(server.address.host, server.address.port)
+            for i in range(10):
+                data = dns.message.make_query(f"n{i}.example.test.", "A").to_wire()
+                writer.write(len(data).to_bytes(2, "big") + data)
+            await writer.drain()
+            writer.transport.abort()
+
+        async def arrived() -> bool:
+            await server.ask("web.default.svc")
+            return bool(upstream.datagrams >= 10)
+
+        await until(arrived)
+        upstream.hold.set()
+        assert (await server.ask("web.default.svc", tcp=True)).answer
