@@ -95,6 +95,10 @@ class Backend(Protocol):
     def compacted_revision(self) -> int:
         """The oldest revision a watch may start after."""
 
+    @property
+    def failure(self) -> str | None:
+        """Why writes fail at the moment; None when all is well."""
+
     async def get(self, key: str) -> KeyValue | None:
         """Return the key's committed state."""
 

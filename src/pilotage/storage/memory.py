@@ -35,6 +35,10 @@ class MemoryBackend:
     def compacted_revision(self) -> int:
         return self._history.compacted_revision
 
+    @property
+    def failure(self) -> str | None:
+        return None
+
     async def get(self, key: str) -> KeyValue | None:
         found: KeyValue | None = self._items.get(key)
         return found

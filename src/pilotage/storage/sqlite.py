@@ -36,6 +36,8 @@ FORMAT = 1
 WRITES_IN_FLIGHT_MAX = 4_096
 # Bounds the time and the WAL growth of a single transaction.
 BATCH_WRITES_MAX = 1_024
+# Each attempt reads the whole index; a disk that is still full should not make every writer pay that.
+RECOVERY_INTERVAL_S = 1.0
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS kv (
@@ -65,7 +67,9 @@ class SqliteBackend:
         self._connection = connection
         self._queue: queue.SimpleQueue[_Write | _Read | None] = queue.SimpleQueue()
         self._slots = asyncio.Semaphore(WRITES_IN_FLIGHT_MAX)
-        self._failure: Exception | None = None  # set once a commit failed: the accepted state is then in doubt
+        self._failure: Exception | None = None  # a commit failed: the ledger is ahead of what will ever be durable
+        self._recovery = asyncio.Lock()
+        self._recovered_at = -RECOVERY_INTERVAL_S
         self._closed = False
         self._stopped: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, name="storage-writer", daemon=True)
@@ -123,6 +127,8 @@ class SqliteBackend:
 
     async def txn(self, operations: Sequence[Operation]) -> int:
         async with self._slots:
+            if self._failure is not None:
+                await self._recover()
             self._check_open()
             done: asyncio.Future[int] = self._loop.create_future()
             self._queue.put((self._ledger.accept(operations), done))
@@ -143,11 +149,29 @@ class SqliteBackend:
         await asyncio.shield(self._stopped)
         self._history.close()
 
+    @property
+    def failure(self) -> str | None:
+        return None if self._failure is None else str(self._failure)
+
     def _check_open(self) -> None:
-        if self._failure is not None:
-            raise UnavailableError(f"the store failed earlier: {self._failure}") from self._failure
         if self._closed:
             raise UnavailableError("the store is closed")
+
+    async def _recover(self) -> None:
+        """Go on from what is durable, now that the writes accepted on top of a failed one have failed too.
+
+        A full disk may have room again. Revisions go on from the highest ever assigned, so none is used twice.
+        """
+        async with self._recovery:
+            failure = self._failure
+            if failure is None:
+                return
+            if self._loop.time() - self._recovered_at < RECOVERY_INTERVAL_S:
+                raise UnavailableError(f"the store failed: {failure}") from failure
+            self._recovered_at = self._loop.time()
+            revision, entries = await self._read(_index)
+            self._ledger = Ledger(max(revision, self._ledger.revision), entries)
+            self._failure = None
 
     async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         self._check_open()
@@ -251,8 +275,7 @@ def _open(path: Path) -> tuple[sqlite3.Connection, int, list[KeyValue]]:
         connection.executescript(_SCHEMA)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {FORMAT}")
-        rows = connection.execute("SELECT key, x'', create_revision, mod_revision, version FROM kv").fetchall()
-        return connection, _revision(connection), list(map(_key_value, rows))
+        return connection, *_index(connection)
     except BaseException:
         connection.close()
         raise
@@ -269,6 +292,11 @@ def _write(connection: sqlite3.Connection, events: Sequence[Event]) -> None:
             connection.execute(_PUT, row)
     connection.execute("UPDATE meta SET value = ? WHERE name = 'revision'", (events[-1].mod_revision,))
     connection.execute("COMMIT")
+
+
+def _index(connection: sqlite3.Connection) -> tuple[int, list[KeyValue]]:
+    rows = connection.execute("SELECT key, x'', create_revision, mod_revision, version FROM kv").fetchall()
+    return _revision(connection), list(map(_key_value, rows))
 
 
 def _revision(connection: sqlite3.Connection) -> int:

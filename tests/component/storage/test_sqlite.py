@@ -139,15 +139,27 @@ async def test_a_damaged_file_is_refused(tmp_path: Path, where: str) -> None:
         await SqliteBackend.open(path)
 
 
-async def test_a_failed_commit_fails_its_writers_and_all_later_ones(tmp_path: Path) -> None:
-    backend = await SqliteBackend.open(tmp_path / "state.db")
+async def test_after_a_failed_commit_the_store_goes_on_from_what_is_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "state.db"
+    backend = await SqliteBackend.open(path)
     await backend.create("/a", b"1")
+    assert backend.failure is None
     backend._connection.execute("PRAGMA query_only = ON")  # the disk has become read-only
     with pytest.raises(UnavailableError):
         await backend.create("/b", b"2")
     with pytest.raises(UnavailableError):
         await backend.create("/c", b"3")
-    assert backend.revision == 1
+    assert backend.failure is not None and backend.revision == 1
+    monkeypatch.setattr("pilotage.storage.sqlite.RECOVERY_INTERVAL_S", 0.0)
+    backend._connection.execute("PRAGMA query_only = OFF")
+    revision = await backend.create("/b", b"4")
+    assert revision > 2 and backend.failure is None, "a revision that was handed out once came back"
+    assert await backend.update("/a", b"5", 1) == revision + 1
+    await backend.close()
+    backend = await SqliteBackend.open(path)
+    assert [(item.key, item.value) for item in (await backend.list("/")).items] == [("/a", b"5"), ("/b", b"4")]
     await backend.close()
 
 
