@@ -4,7 +4,7 @@ from typing import Any
 
 from pilotage.api.codec import convert
 from pilotage.api.meta_v1 import ObjectMeta
-from pilotage.controllers.garbagecollector.graph import Delete, DropOwners, Graph, Item, RemoveFinalizer, Unblock
+from pilotage.controllers.garbagecollector.core import Delete, DropOwners, Graph, Item, RemoveFinalizer, Unblock
 
 
 def item(name: str, *owners: str, finalizers: tuple[str, ...] = (), deleting: bool = False, block: bool = True) -> Item:

@@ -13,7 +13,7 @@ from pilotage.api.status import ApiError, is_not_found
 from pilotage.client.client import Client
 from pilotage.client.discovery import ServedResource
 from pilotage.client.informer import Informer
-from pilotage.controllers.garbagecollector.graph import (
+from pilotage.controllers.garbagecollector.core import (
     Action,
     Delete,
     DropOwners,

@@ -32,6 +32,7 @@ class Plan:
     conditions: tuple[NodeCondition, ...] | None  # only those that change; strategic merge by type
     taints: tuple[Taint, ...] | None  # all of them
     is_ready: bool
+    is_silent: bool  # nobody speaks for its pods
     check_after_s: float | None  # when silence will have lasted too long; None: it has
 
 
@@ -46,6 +47,7 @@ def plan(node: Node, silent_s: float, now: datetime, *, grace_s: float = GRACE_S
         conditions=changed or None,
         taints=taints if taints != node.spec.taints else None,
         is_ready=statuses.get("Ready") == "True",
+        is_silent=silent_s >= grace_s,
         check_after_s=None if silent_s >= grace_s else grace_s - silent_s,
     )
 

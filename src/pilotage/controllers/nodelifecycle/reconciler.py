@@ -22,7 +22,7 @@ class _Heartbeat:
     """The last sign of life and when it was noticed here; the writer's own time is never compared with ours."""
 
     uid: str
-    sign: tuple[str, ...]
+    sign: tuple[str, str]  # the Lease's renewal, the latest heartbeat in the status
     seen_at: float
 
 
@@ -60,22 +60,16 @@ class NodeLifecycleReconciler:
     def _silent_s(self, node: Node) -> float:
         """Seconds since the Lease or the status last changed, as noticed by this process."""
         lease = self._leases.get(node.metadata.name, LEASE_NAMESPACE)
+        # Conditions written here keep the heartbeat time they had (the node's birth if they had none), so that our own
+        # writes never pass for a sign of life.
+        heartbeats = [condition.last_heartbeat_time for condition in node.status.conditions]
         sign = (
             lease.spec.renew_time if lease is not None else "",
-            # Our own conditions must not count as a sign of life; they never touch the heartbeat time.
-            *(condition.last_heartbeat_time for condition in node.status.conditions),
+            max([node.metadata.creation_timestamp, *heartbeats]),
         )
         now = self._clock.monotonic()
         known = self._heartbeats.get(node.metadata.name)
         if known is None or known.uid != node.metadata.uid or known.sign != sign:
-            if (
-                known is not None
-                and known.uid == node.metadata.uid
-                and len(known.sign) < len(sign)
-                and (known.sign[0] == sign[0])
-            ):
-                known.sign = sign  # conditions were added, perhaps by us; the Lease says nothing new
-                return now - known.seen_at
             self._heartbeats[node.metadata.name] = _Heartbeat(node.metadata.uid, sign, now)
             return 0.0
         return now - known.seen_at
@@ -96,7 +90,9 @@ class NodeLifecycleReconciler:
             await self._writes.patch(
                 request, self._nodes, node, {"metadata": metadata, "spec": {"taints": taints or None}}
             )
-        if not step.is_ready:
+        if step.is_silent:
+            # Differs from kube-controller-manager, which also does so when the node itself says it is not ready: such a
+            # node speaks for its pods, and would have to contradict us once it is ready again.
             pods = self._pods.by_index(BY_NODE, node.metadata.name)
             await together([self._mark_not_ready(pod) for pod in pods if pod.status.is_ready])
 

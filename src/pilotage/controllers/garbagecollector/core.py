@@ -84,7 +84,9 @@ class Graph:
         for owner in after - before:
             self.dependents.setdefault(owner, set()).add(uid)
         look: set[UID] = set()
-        if item.meta.owner_references or item.meta.is_deleting:
+        # Most changes (a status, a label) alter nothing here; a new object is always looked at once.
+        is_news = old is None or _inputs(old) != _inputs(item)
+        if is_news and (item.meta.owner_references or item.meta.is_deleting):
             look.add(uid)
         if item.waits_for_dependents and not (old and old.waits_for_dependents):
             look |= self.dependents.get(uid, set())
@@ -192,3 +194,7 @@ class Graph:
             children.discard(dependent)
             if not children:
                 del self.dependents[owner]
+
+
+def _inputs(item: Item) -> tuple[object, ...]:
+    return (item.meta.owner_references, item.meta.finalizers, item.meta.is_deleting)
