@@ -16,40 +16,24 @@ from pathlib import Path
 
 from aiohttp import web
 
-from pilotage.apiserver.admission import Admission, ServiceAddresses
 from pilotage.apiserver.admission.service_addresses import NODE_PORTS
-from pilotage.apiserver.authentication import Authenticator, ServiceAccountTokens
-from pilotage.apiserver.authorization import Authorizer
+from pilotage.apiserver.assembly import assemble
 from pilotage.apiserver.bootstrap import Place, bootstrap
 from pilotage.apiserver.cache import Cache
 from pilotage.apiserver.certificates import Authority, load_or_create_signing_key, write_kubeconfig
-from pilotage.apiserver.documents import CachedDocuments
-from pilotage.apiserver.front import Front, Handler
-from pilotage.apiserver.gate import Gate
-from pilotage.apiserver.pipeline import Pipeline
-from pilotage.apiserver.registry import Registry
-from pilotage.apiserver.resources import Resources
-from pilotage.apiserver.reviews import Reviews
-from pilotage.apiserver.root import Root
-from pilotage.apiserver.store import ObjectStore
-from pilotage.apiserver.streams import Streams
-from pilotage.apiserver.subresources import Subresources
+from pilotage.apiserver.expiry import expire_events
 from pilotage.apiserver.tls import agent_context, server_context
 from pilotage.apiserver.watches import tick_bookmarks
 from pilotage.kit.clock import SYSTEM_CLOCK, Clock
 from pilotage.kit.tasks import task_set
-from pilotage.storage import open_backend
+from pilotage.storage import Backend, open_backend
 
 BOOKMARK_INTERVAL_S = 1.0
 QUIET_BOOKMARK_INTERVAL_S = 60.0
 # How long open requests may finish after watches have been ended.
 SHUTDOWN_S = 2.0
-_SCALED = (
-    ("", "replicationcontrollers"),
-    ("apps", "deployments"),
-    ("apps", "replicasets"),
-    ("apps", "statefulsets"),
-)
+# Connections that wait to be accepted: a cluster that reconnects at once is a few hundred.
+BACKLOG = 1_024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,87 +55,58 @@ async def run(
     config: Config, *, sockets: Sequence[socket.socket] = (), on_ready: Callable[[], None] = lambda: None
 ) -> None:
     """Serve until cancelled. `sockets` are listening TCP sockets; they are closed at the end."""
-    sockets = list(sockets)
-    if config.listen is not None:
-        sockets.append(socket.create_server(config.listen, backlog=1024))
-    if not sockets:
-        raise ValueError("the API server needs an address to listen on or a socket")
+    listening = list(sockets)
+    try:
+        if config.listen is not None:
+            family = socket.AF_INET6 if ":" in config.listen[0] else socket.AF_INET
+            listening.append(socket.create_server(config.listen, family=family, backlog=BACKLOG))
+        if not listening:
+            raise ValueError("the API server needs an address to listen on or a socket")
+        backend = await open_backend(config.storage)
+        try:
+            await _serve(config, listening, backend, on_ready)
+        finally:
+            await backend.close()
+    finally:
+        for each in listening:
+            each.close()
+
+
+async def _serve(
+    config: Config, sockets: Sequence[socket.socket], backend: Backend, on_ready: Callable[[], None]
+) -> None:
     pki = config.data_dir / "pki"
     authority = Authority.load_or_create(pki, clock=config.clock)
     tls = server_context(authority, pki, config.cluster_domain, _addresses(config, sockets), config.names)
-    backend = await open_backend(config.storage)
-    try:
-        cache = Cache(backend)
-        await cache.load()
-        resources = Resources()
-        root = Root(resources, f"{sockets[0].getsockname()[0]}", {"ping": lambda: None})
-        documents = CachedDocuments(cache)
-        tokens = ServiceAccountTokens(load_or_create_signing_key(pki / "sa.key"), documents)
-        authenticator, authorizer = Authenticator(tokens), Authorizer(documents)
-        addresses = ServiceAddresses((config.service_cidr,), config.node_ports, documents)
-        admission = Admission(documents, authorizer, addresses)
-        registry = Registry(ObjectStore(backend, cache), Pipeline(admission))
-        cache.observe("rbac.authorization.k8s.io", None, authorizer.observe)
-        cache.observe("", "pods", authorizer.observe)
-        cache.observe("", "services", admission.observe)
-        gate = Gate(authenticator, authorizer)
-        reviews = Reviews(registry, authenticator, authorizer, tokens)
-        streams = Streams(registry, lambda: agent_context(authority, pki))
-        front = Front(
-            gate=gate,
-            resources=resources,
-            registry=registry,
-            root=root,
-            subresources=handlers(Subresources(registry), streams, reviews),
-            virtual=questions(Subresources(registry), reviews),
-            clock=config.clock,
-        )
-        async with streams, task_set() as tasks:
-            tasks.start(cache.run(), name="cache")
-            tasks.start(tick_bookmarks(cache, BOOKMARK_INTERVAL_S, QUIET_BOOKMARK_INTERVAL_S), name="bookmarks")
-            await bootstrap(registry, config.clock, _place(config, sockets[0]))
-            server = web.Server(front.handle, handler_cancellation=True, access_log=None)
-            runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=SHUTDOWN_S)
-            await runner.setup()
-            try:
-                for each in sockets:
-                    await web.SockSite(runner, each, ssl_context=tls).start()
-                _write_kubeconfig(config, authority, _url(sockets[0]))
-                on_ready()
-                await asyncio.Event().wait()
-            finally:
-                front.drain()
-                await runner.cleanup()
-    finally:
-        await backend.close()
-
-
-def handlers(subresources: Subresources, streams: Streams, reviews: Reviews) -> dict[tuple[str, str, str], Handler]:
-    """Who answers the subresources that are not plain objects: (group, plural, subresource) → handler."""
-    found: dict[tuple[str, str, str], Handler] = {(*kind, "scale"): subresources.scale for kind in _SCALED}
-    found |= {
-        ("", "pods", "binding"): subresources.binding,
-        ("", "pods", "eviction"): subresources.eviction,
-        ("", "pods", "log"): streams.log,
-        ("", "pods", "exec"): streams.exec,
-        ("", "pods", "attach"): streams.attach,
-        ("", "pods", "portforward"): streams.port_forward,
-        ("", "serviceaccounts", "token"): reviews.token,
-    }
-    return found
-
-
-def questions(subresources: Subresources, reviews: Reviews) -> dict[tuple[str, str], Handler]:
-    """Who answers the resources that are only asked: (group, plural) → handler."""
-    return {
-        ("", "bindings"): subresources.binding,
-        ("authentication.k8s.io", "tokenreviews"): reviews.token_review,
-        ("authentication.k8s.io", "selfsubjectreviews"): reviews.self_review,
-        ("authorization.k8s.io", "selfsubjectaccessreviews"): reviews.access_review,
-        ("authorization.k8s.io", "subjectaccessreviews"): reviews.access_review,
-        ("authorization.k8s.io", "localsubjectaccessreviews"): reviews.access_review,
-        ("authorization.k8s.io", "selfsubjectrulesreviews"): reviews.rules_review,
-    }
+    cache = Cache(backend)
+    await cache.load()
+    parts = assemble(
+        backend=backend,
+        cache=cache,
+        signing_key=load_or_create_signing_key(pki / "sa.key"),
+        agent_tls=lambda: agent_context(authority, pki),
+        service_cidr=config.service_cidr,
+        node_ports=config.node_ports,
+        address=_url(sockets[0]).removeprefix("https://"),
+        clock=config.clock,
+    )
+    async with parts.streams, task_set() as tasks:
+        tasks.start(cache.run(), name="cache")
+        tasks.start(tick_bookmarks(cache, BOOKMARK_INTERVAL_S, QUIET_BOOKMARK_INTERVAL_S), name="bookmarks")
+        await bootstrap(parts.registry, config.clock, _place(config, sockets[0]))
+        tasks.start(expire_events(parts.registry, config.clock), name="events")
+        server = web.Server(parts.front.handle, handler_cancellation=True, access_log=None)
+        runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=SHUTDOWN_S)
+        await runner.setup()
+        try:
+            for each in sockets:
+                await web.SockSite(runner, each, ssl_context=tls).start()
+            _write_kubeconfig(config, authority, _url(sockets[0]))
+            on_ready()
+            await asyncio.Event().wait()
+        finally:
+            parts.front.drain()
+            await runner.cleanup()
 
 
 def _url(first: socket.socket) -> str:

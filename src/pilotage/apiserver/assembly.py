@@ -1,0 +1,111 @@
+"""Which parts make a server, and how they hold together.
+
+Stands apart from `server`, which gives them life (files, sockets, tasks): this is a plain expression of constructor
+calls and of who answers which special resource, so that a reader finds every connection in one place.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from pilotage.apiserver.admission import Admission, ServiceAddresses
+from pilotage.apiserver.authentication import Authenticator, ServiceAccountTokens
+from pilotage.apiserver.authorization import Authorizer
+from pilotage.apiserver.cache import Cache
+from pilotage.apiserver.documents import CachedDocuments
+from pilotage.apiserver.front import Front, Handler
+from pilotage.apiserver.gate import Gate
+from pilotage.apiserver.pipeline import Pipeline
+from pilotage.apiserver.registry import Registry
+from pilotage.apiserver.resources import Resources
+from pilotage.apiserver.reviews import Reviews
+from pilotage.apiserver.root import Root
+from pilotage.apiserver.store import ObjectStore
+from pilotage.apiserver.streams import Streams
+from pilotage.apiserver.subresources import Subresources
+from pilotage.kit.clock import Clock
+from pilotage.storage import Backend
+
+_SCALED = (
+    ("", "replicationcontrollers"),
+    ("apps", "deployments"),
+    ("apps", "replicasets"),
+    ("apps", "statefulsets"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the server's life needs of the whole."""
+
+    front: Front
+    registry: Registry
+    streams: Streams
+
+
+def assemble(
+    *,
+    backend: Backend,
+    cache: Cache,
+    signing_key: ec.EllipticCurvePrivateKey,
+    agent_tls: Callable[[], ssl.SSLContext],
+    service_cidr: str,
+    node_ports: tuple[int, int],
+    address: str,
+    clock: Clock,
+) -> Parts:
+    """Join the parts around a loaded cache."""
+    documents = CachedDocuments(cache)
+    tokens = ServiceAccountTokens(signing_key, documents)
+    authenticator, authorizer = Authenticator(tokens), Authorizer(documents)
+    admission = Admission(documents, authorizer, ServiceAddresses((service_cidr,), node_ports, documents))
+    cache.observe("rbac.authorization.k8s.io", None, authorizer.observe)
+    cache.observe("", "pods", authorizer.observe)
+    cache.observe("", "services", admission.observe)
+    registry = Registry(ObjectStore(backend, cache), Pipeline(admission))
+    resources = Resources()
+    subresources = Subresources(registry)
+    streams = Streams(registry, agent_tls)
+    reviews = Reviews(registry, authenticator, authorizer, tokens)
+    front = Front(
+        gate=Gate(authenticator, authorizer),
+        resources=resources,
+        registry=registry,
+        root=Root(resources, address, {"ping": lambda: None, "storage": lambda: backend.failure}),
+        subresources=_special(subresources, streams, reviews),
+        virtual=_asked(subresources, reviews),
+        clock=clock,
+    )
+    return Parts(front=front, registry=registry, streams=streams)
+
+
+def _special(subresources: Subresources, streams: Streams, reviews: Reviews) -> dict[tuple[str, str, str], Handler]:
+    """Who answers the subresources that are not plain objects: (group, plural, subresource) → handler."""
+    found: dict[tuple[str, str, str], Handler] = {(*kind, "scale"): subresources.scale for kind in _SCALED}
+    found |= {
+        ("", "pods", "binding"): subresources.binding,
+        ("", "pods", "eviction"): subresources.eviction,
+        ("", "pods", "log"): streams.log,
+        ("", "pods", "exec"): streams.exec,
+        ("", "pods", "attach"): streams.attach,
+        ("", "pods", "portforward"): streams.port_forward,
+        ("", "serviceaccounts", "token"): reviews.token,
+    }
+    return found
+
+
+def _asked(subresources: Subresources, reviews: Reviews) -> dict[tuple[str, str], Handler]:
+    """Who answers the resources that are only asked: (group, plural) → handler."""
+    return {
+        ("", "bindings"): subresources.binding,
+        ("authentication.k8s.io", "tokenreviews"): reviews.token_review,
+        ("authentication.k8s.io", "selfsubjectreviews"): reviews.self_review,
+        ("authorization.k8s.io", "selfsubjectaccessreviews"): reviews.access_review,
+        ("authorization.k8s.io", "subjectaccessreviews"): reviews.access_review,
+        ("authorization.k8s.io", "localsubjectaccessreviews"): reviews.access_review,
+        ("authorization.k8s.io", "selfsubjectrulesreviews"): reviews.rules_review,
+    }
