@@ -84,7 +84,7 @@ class Pipeline:
         new = prepare_update(call.resource, old, new, call.subresource)
         operation = _operation(call, "update", new, old)
         self._admission.review(operation)
-        errors = validate(call.resource, new) or check_update(call.resource, old, new, call.subresource)
+        errors = (*validate(call.resource, new), *check_update(call.resource, old, new, call.subresource))
         self._check(call, new, errors)
         return self._finish(call, operation, old, new)
 

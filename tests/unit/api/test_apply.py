@@ -192,6 +192,16 @@ def test_stripping_managed_fields_stops_tracking_until_the_next_apply() -> None:
     assert "managedFields" not in track_update(bare, config(a="3"), CONFIG_MAP, manager="me", now=T2)["metadata"]
 
 
+def test_a_client_may_hand_over_entries() -> None:
+    live = track_update(None, config(a="1"), CONFIG_MAP, manager="old", now=T0)
+    entries = [{**live["metadata"]["managedFields"][0], "manager": "new", "operation": "Apply"}]
+    written = {**live, "metadata": {**live["metadata"], "managedFields": entries}}
+    after = track_update(live, written, CONFIG_MAP, manager="kubectl", now=T1)
+    assert list(owners(after)) == ["new"]
+    nonsense = {**live, "metadata": {**live["metadata"], "managedFields": [{"operation": "Own"}]}}
+    assert list(owners(track_update(live, nonsense, CONFIG_MAP, manager="kubectl", now=T1))) == ["old"]
+
+
 def test_many_updaters_stay_bounded() -> None:
     live = track_update(None, config(), CONFIG_MAP, manager="m0", now=T0)
     for index in range(30):

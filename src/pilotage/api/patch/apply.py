@@ -182,12 +182,14 @@ def track_update(
 ) -> _Object:
     """The written object with `managedFields` brought up to date after a create, update or patch.
 
-    `old` is None on create. An object whose managedFields were stripped stays untracked until somebody applies.
+    `old` is None on create. A client may hand over entries by writing them, which is how kubectl moves from client-side
+    to server-side apply. An object whose entries were stripped by `[{}]` stays untracked until somebody applies.
     """
     schema = schema or schema_of(resource.schema)
     metadata = new.get("metadata") or {}
-    entries = (old or {}).get("metadata", {}).get("managedFields")
-    if old is not None and (not entries or metadata.get("managedFields") == [{}]):
+    given = metadata.get("managedFields")
+    entries = _valid_entries(given) or (old or {}).get("metadata", {}).get("managedFields")
+    if old is not None and (not entries or given == [{}]):
         return _with_managed_fields(new, metadata, None)
     owner = Manager(name=manager, operation="Update", api_version=resource.api_version, subresource=subresource)
     before = {} if old is None else _owned_part(old, resource, subresource)
@@ -204,6 +206,13 @@ def track_update(
     if managers == unchanged:
         return _with_managed_fields(new, metadata, entries)
     return _with_managed_fields(new, metadata, encode(managers))
+
+
+def _valid_entries(given: Any) -> list[_Object] | None:
+    try:
+        return given if given and decode(given) else None
+    except PatchError:
+        return None
 
 
 def _with_managed_fields(document: _Object, metadata: _Object, entries: list[_Object] | None) -> _Object:
