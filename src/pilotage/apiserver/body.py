@@ -6,6 +6,7 @@ too large (413), of an unknown type (415) or not what its type says (400).
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -21,6 +22,8 @@ from pilotage.apiserver.core.negotiation import BodyType, body_type
 BODY_BYTES_MAX = 3 * 1024 * 1024
 # YAML costs a hundred times what JSON does, and a few anchors can unfold without bound.
 YAML_BYTES_MAX = 512 * 1024
+# kube-apiserver's limit for a whole request.
+READ_TIMEOUT_S = 60.0
 
 _decode = msgspec.json.Decoder().decode
 
@@ -33,11 +36,15 @@ async def read(request: web.BaseRequest) -> bytes:
         return b""
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.content.iter_any():
-        size += len(chunk)
-        if size > BODY_BYTES_MAX:
-            raise _too_large()
-        chunks.append(chunk)
+    try:
+        async with asyncio.timeout(READ_TIMEOUT_S):
+            async for chunk in request.content.iter_any():
+                size += len(chunk)
+                if size > BODY_BYTES_MAX:
+                    raise _too_large()
+                chunks.append(chunk)
+    except TimeoutError:
+        raise ApiError("Timeout", f"the body of the request did not arrive within {READ_TIMEOUT_S:.0f} s") from None
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 

@@ -12,10 +12,12 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 
 from aiohttp import web
 
 from pilotage.api.catalogue import Resource
+from pilotage.api.labels import SelectorError, parse_field_selector
 from pilotage.api.status import ApiError, StatusDetails
 from pilotage.apiserver import body, responses, watches
 from pilotage.apiserver.call import Call
@@ -46,6 +48,11 @@ log = get_logger()
 
 # A watch without timeoutSeconds lasts this long; kube-apiserver picks between 30 and 60 minutes.
 WATCH_TIMEOUT_S = 1_800
+# kube-apiserver allows 600 requests at once, reads and writes together; more only wait for each other.
+REQUESTS_MAX = 600
+# Each costs a connection and a few kilobytes.
+LASTING_MAX = 10_000
+_LASTING = frozenset(("log", "exec", "attach", "portforward"))
 _OBJECT = Representation(Form.OBJECT)
 
 Handler = Callable[[web.BaseRequest, Call], Awaitable[web.StreamResponse]]
@@ -73,6 +80,8 @@ class Front:
         self._virtual = virtual  # (group, plural) → handler of resources that are only asked, never stored
         self._clock = clock
         self._draining = False
+        self._in_flight = {False: 0, True: 0}  # ordinary requests, and those that last (watches, logs, shells)
+        REQUESTS_IN_FLIGHT.set_function(lambda: sum(self._in_flight.values()))
 
     def drain(self) -> None:
         """End every watch, and answer new ones that the server is going away."""
@@ -86,29 +95,38 @@ class Front:
         started = time.perf_counter()
         query = request.query
         asked = route(request.method, request.path, watch=bool(query) and flag(query, "watch"))
-        REQUESTS_IN_FLIGHT.inc()
+        lasting = asked.verb == "watch" or asked.subresource in _LASTING
+        if self._in_flight[lasting] >= (LASTING_MAX if lasting else REQUESTS_MAX):
+            return responses.error(_busy())
+        self._in_flight[lasting] += 1
         try:
-            response = await self._answer(request, asked)
-        except ApiError as failure:
-            response = responses.error(failure)
-        except StorageError as failure:
-            log.error("storage failed", path=asked.path, error=str(failure))
-            response = responses.error(ApiError("InternalError", "the storage is not available"))
-        except (ConnectionResetError, asyncio.CancelledError):
-            raise
-        except Exception:
-            log.exception("request failed", method=request.method, path=asked.path[:200])
-            response = responses.error(ApiError("InternalError", "an internal error occurred; the server's log has it"))
+            response = await self._guarded(request, asked)
         finally:
-            REQUESTS_IN_FLIGHT.dec()
-        if asked.verb != "watch":
-            labels = (asked.verb, asked.plural if asked.resource_request else "", str(response.status))
+            self._in_flight[lasting] -= 1
+        if not lasting:
+            known = self._resources.lookup(asked.group, asked.version, asked.plural) is not None
+            labels = (asked.verb, asked.plural, str(response.status)) if known else ("", "", str(response.status))
             REQUEST_SECONDS.labels(*labels).observe(time.perf_counter() - started)
         return response
 
+    async def _guarded(self, request: web.BaseRequest, asked: Route) -> web.StreamResponse:
+        """The answer, or the Status that says why there is none."""
+        try:
+            return await self._answer(request, asked)
+        except ApiError as failure:
+            return responses.error(failure)
+        except StorageError as failure:
+            log.error("storage failed", path=asked.path[:200], error=str(failure))
+            return responses.error(ApiError("InternalError", "the storage is not available"))
+        except (ConnectionResetError, asyncio.CancelledError):
+            raise  # the client has left
+        except Exception:
+            log.exception("request failed", method=request.method, path=asked.path[:200])
+            return responses.error(ApiError("InternalError", "an internal error occurred; the server's log has it"))
+
     async def _answer(self, request: web.BaseRequest, asked: Route) -> web.StreamResponse:
         user = self._gate.authenticate(request, self._clock.wall())
-        self._gate.authorize(user, asked)
+        self._gate.authorize(user, _narrowed(asked, request.query.get("fieldSelector", "")))
         if not asked.resource_request:
             return await self._root.handle(request, asked)
         resource = self._resources.lookup(asked.group, asked.version, asked.plural)
@@ -269,6 +287,11 @@ class Front:
         return responses.json(view.collection(records, found.revision, call.now, found.continue_token, found.remaining))
 
 
+def _busy() -> ApiError:
+    details = StatusDetails(retry_after_seconds=1)
+    return ApiError("TooManyRequests", "too many requests, please try again later", details=details)
+
+
 def unknown_path() -> ApiError:
     """404 for a path that names nothing we serve."""
     return ApiError("NotFound", "the server could not find the requested resource")
@@ -279,3 +302,18 @@ def not_allowed(asked: Route) -> ApiError:
     return ApiError(
         "MethodNotAllowed", f"the server does not allow this method on the requested resource: {asked.path[:200]}"
     )
+
+
+def _narrowed(asked: Route, field_selector: str) -> Route:
+    """As authorizers see it: a collection narrowed to one name is that object, so that a node may watch one ConfigMap.
+
+    As kube-apiserver's RequestInfo does for list, watch and deletecollection.
+    """
+    if asked.name or asked.verb not in ("list", "watch", "deletecollection") or "metadata.name" not in field_selector:
+        return asked
+    try:
+        requirements = parse_field_selector(field_selector).requirements
+    except SelectorError:
+        return asked  # whoever may list learns what is wrong with the selector
+    names = [next(iter(one.values)) for one in requirements if one.key == "metadata.name" and one.operator == "in"]
+    return replace(asked, name=names[0]) if names else asked

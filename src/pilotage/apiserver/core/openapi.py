@@ -23,6 +23,7 @@ _DEFS = "#/$defs/"
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1"
 _DELETE_OPTIONS = f"{_META}.DeleteOptions"
 _STATUS = f"{_META}.Status"
+_PATCH = f"{_META}.Patch"
 _GVK = "x-kubernetes-group-version-kind"
 _PATCH_TYPES = (
     "application/json-patch+json",
@@ -78,7 +79,7 @@ def v2_document(resources: Iterable[Resource], title_version: str) -> bytes:
 
 
 def _schema_names(resource: Resource) -> list[str]:
-    names = [resource.schema, resource.schema + "List", _DELETE_OPTIONS, _STATUS]
+    names = [resource.schema, resource.schema + "List", _DELETE_OPTIONS, _PATCH, _STATUS]
     names += [_subresource_schema(resource, item) for item in resource.subresources]
     return names
 
@@ -105,7 +106,7 @@ def _reachable(roots: Iterable[str]) -> dict[str, Any]:
 def _references(schema: Any) -> Iterable[str]:
     if isinstance(schema, dict):
         for key, value in schema.items():
-            if key == "$ref":
+            if key == "$ref" and isinstance(value, str):  # a schema of schemas has a property of that name
                 yield value.removeprefix(_DEFS)
             else:
                 yield from _references(value)
@@ -122,7 +123,7 @@ def _translate(schema: Any, prefix: str, *, v3: bool) -> Any:
         return schema
     result: Document = {}
     for key, value in schema.items():
-        if key == "$ref":
+        if key == "$ref" and isinstance(value, str):
             result["$ref"] = prefix + value.removeprefix(_DEFS)
         elif key == "type" and isinstance(value, list):
             result["type"] = next(item for item in value if item != "null")
@@ -171,6 +172,8 @@ def _paths(resources: Iterable[Resource], prefix: str, *, v3: bool) -> Document:
             group = resource.group if item.group is None else item.group
             kind = {"group": group, "version": item.version or resource.version, "kind": item.kind}
             schema = _subresource_schema(resource, item)
+            if schema not in raw_definitions():
+                continue  # streams such as exec carry no object
             paths[f"{collection}/{{name}}/{item.name}"] = _operations(
                 resource, set(item.verbs), kind, schema, prefix, v3=v3
             )
@@ -213,7 +216,7 @@ def _parameters(verb: str, *, v3: bool) -> list[Document]:
 def _body(verb: str, schema: str, prefix: str, *, v3: bool) -> Document:
     media: tuple[str, ...] = ("*/*",)
     if verb == "patch":
-        reference, media = {"$ref": f"{prefix}{_META}.Patch"}, _PATCH_TYPES
+        reference, media = {"$ref": prefix + _PATCH}, _PATCH_TYPES
     elif verb in ("create", "update"):
         reference = {"$ref": prefix + schema}
     elif verb in ("delete", "deletecollection"):
