@@ -53,6 +53,7 @@ class Schema:
     integer_max: int = 0  # 0 means unbounded.
     enum: tuple[Any, ...] = ()
     default: Any = None
+    plan: Any = None  # What `schema_values` has to check here, made at first use.
 
     @property
     def is_set(self) -> bool:

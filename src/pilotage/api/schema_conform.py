@@ -50,13 +50,13 @@ def conform(
 
     `duplicates` are the field paths found by `duplicate_fields`, reported together with unknown fields.
     """
-    walk = _Walk()
+    unknown: list[str] = []
     try:
-        conformed = walk.visit(document, schema or schema_of(resource.schema), "")
+        conformed = _visit(document, schema or schema_of(resource.schema), unknown, 0)
     except _Mismatch as mismatch:
-        raise ApiError("BadRequest", f"{_cannot_be_handled(resource)}: {mismatch}") from None
+        raise ApiError("BadRequest", f"{_cannot_be_handled(resource)}: {mismatch.text()}") from None
     problems = tuple(
-        [f'unknown field "{path}"' for path in walk.unknown] + [f'duplicate field "{path}"' for path in duplicates]
+        [f'unknown field "{path}"' for path in unknown] + [f'duplicate field "{path}"' for path in duplicates]
     )[:REPORTED_MAX]
     if problems and field_validation == "Strict":
         raise ApiError("BadRequest", f"{_cannot_be_handled(resource)}: strict decoding error: {', '.join(problems)}")
@@ -68,82 +68,120 @@ def _cannot_be_handled(resource: Resource) -> str:
 
 
 class _Mismatch(Exception):
-    """A value that its field cannot hold."""
+    """A value that its field cannot hold. The path grows while the exception passes the structs on its way up."""
+
+    def __init__(self, problem: str, wanted: Schema | None = None) -> None:
+        super().__init__(problem)
+        self.problem, self.wanted = problem, wanted
+        self.path = self.owner = ""
+
+    def inside(self, name: str, struct: Schema | None = None) -> None:
+        """The value was found in this field or element."""
+        self.path = _joined(name, self.path)
+        if struct is not None and not self.owner:
+            self.owner = struct.definition.rpartition(".")[2]
+
+    def text(self) -> str:
+        """As Go's decoder says it."""
+        if self.wanted is None:
+            return self.problem
+        where = f"{self.owner}.{self.path}"
+        return f"json: cannot unmarshal {self.problem} into Go struct field {where} of type {_go_type(self.wanted)}"
 
 
-class _Walk:
-    """One pass over a document; `unknown` collects the paths of fields that were dropped."""
+def _joined(name: str, path: str) -> str:
+    return f"{name}.{path}" if path and path[0] != "[" else f"{name}{path}"
 
-    __slots__ = ("depth", "unknown")
 
-    def __init__(self) -> None:
-        self.unknown: list[str] = []
-        self.depth = 0
-
-    def visit(self, value: Any, schema: Schema, path: str, owner: str = "") -> Any:
-        """The conforming value of one node; `owner` is the struct that holds the field, for messages."""
-        kind = schema.kind
-        if kind == "string":
-            if type(value) is str:
-                return value
-        elif kind == "object":
-            if type(value) is dict:
-                return self._struct(value, schema, path)
-        elif kind == "list":
-            if type(value) is list:
-                return self._list(value, schema, path, owner)
-        elif kind == "map":
-            if type(value) is dict:
-                shape = schema.items or ANY
-                return {
-                    key: _zero(shape) if item is None else self.visit(item, shape, path, owner)
-                    for key, item in value.items()
-                }
-        elif kind == "integer":
-            if type(value) is int and abs(value) <= (schema.integer_max or abs(value)) + 1:
-                return value
-        elif kind == "any":
+def _visit(value: Any, schema: Schema, unknown: list[str], depth: int) -> Any:
+    """The conforming value of one node; the paths of dropped fields, relative to it, are added to `unknown`."""
+    kind = schema.kind
+    if kind == "object":
+        if type(value) is dict:
+            return _visit_struct(value, schema, unknown, depth + 1)
+    elif kind == "list":
+        if type(value) is list:
+            return _visit_list(value, schema.items or ANY, unknown, depth)
+    elif kind == "map":
+        if type(value) is dict:
+            return _visit_map(value, schema.items or ANY, unknown, depth)
+    elif kind == "integer":
+        if type(value) is int and (not schema.integer_max or -schema.integer_max - 1 <= value <= schema.integer_max):
             return value
+    elif kind == "any":
+        return value
+    else:
+        converted = _scalar(value, kind)
+        if converted is not None:
+            return converted
+    raise _Mismatch(_JSON_NAMES.get(type(value), "null"), schema)
+
+
+def _visit_struct(value: dict[str, Any], schema: Schema, unknown: list[str], depth: int) -> dict[str, Any]:
+    if depth > DEPTH_MAX:
+        raise _Mismatch("json: exceeded max depth")
+    properties = schema.properties
+    result: dict[str, Any] = {}
+    for name, item in value.items():
+        child = properties.get(name)
+        if child is None:
+            if schema.preserve_unknown:
+                result[name] = item
+            else:
+                unknown.append(name)
+        elif item is None:
+            continue
+        elif child.kind == "string" and type(item) is str:  # Most fields: spare them the call.
+            result[name] = item
         else:
-            converted = _scalar(value, kind, path)
-            if converted is not None:
-                return converted
-        raise _Mismatch(
-            f"json: cannot unmarshal {_JSON_NAMES.get(type(value), 'null')} into Go struct field "
-            f"{owner}.{path} of type {_go_type(schema)}"
-        )
-
-    def _struct(self, value: dict[str, Any], schema: Schema, path: str) -> dict[str, Any]:
-        properties = schema.properties
-        prefix = f"{path}." if path else ""
-        owner = schema.definition.rpartition(".")[2]
-        result: dict[str, Any] = {}
-        self.depth += 1
-        if self.depth > DEPTH_MAX:
-            raise _Mismatch("json: exceeded max depth")
-        for name, item in value.items():
-            child = properties.get(name)
-            if child is None:
-                if schema.preserve_unknown:
-                    result[name] = item
-                else:
-                    self.unknown.append(f"{prefix}{name}")
-            elif item is not None:
-                result[name] = self.visit(item, child, f"{prefix}{name}", owner)
-        self.depth -= 1
-        return result
-
-    def _list(self, value: list[Any], schema: Schema, path: str, owner: str) -> list[Any]:
-        shape = schema.items or ANY
-        if shape.kind != "object":
-            return [_zero(shape) if item is None else self.visit(item, shape, path, owner) for item in value]
-        return [
-            {} if item is None else self.visit(item, shape, f"{path}[{index}]", owner)
-            for index, item in enumerate(value)
-        ]
+            before = len(unknown)
+            try:
+                result[name] = _visit(item, child, unknown, depth)
+            except _Mismatch as mismatch:
+                mismatch.inside(name, schema)
+                raise
+            if len(unknown) != before:
+                unknown[before:] = [_joined(name, path) for path in unknown[before:]]
+    return result
 
 
-def _scalar(value: Any, kind: str, path: str) -> Any:
+def _visit_list(value: list[Any], shape: Schema, unknown: list[str], depth: int) -> list[Any]:
+    result: list[Any] = []
+    for index, item in enumerate(value):
+        if item is None:
+            result.append(_zero(shape))
+            continue
+        before = len(unknown)
+        try:
+            result.append(_visit(item, shape, unknown, depth))
+        except _Mismatch as mismatch:
+            if shape.kind in ("object", "list", "map"):
+                mismatch.inside(f"[{index}]")
+            raise
+        if len(unknown) != before:
+            unknown[before:] = [_joined(f"[{index}]", path) for path in unknown[before:]]
+    return result
+
+
+def _visit_map(value: dict[str, Any], shape: Schema, unknown: list[str], depth: int) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, item in value.items():
+        if item is None:
+            result[key] = _zero(shape)
+            continue
+        before = len(unknown)
+        try:
+            result[key] = _visit(item, shape, unknown, depth)
+        except _Mismatch as mismatch:
+            if shape.kind in ("object", "list", "map"):
+                mismatch.inside(f"[{key}]")
+            raise
+        if len(unknown) != before:
+            unknown[before:] = [_joined(f"[{key}]", path) for path in unknown[before:]]
+    return result
+
+
+def _scalar(value: Any, kind: str) -> Any:
     """The value as a field of this kind holds it; None when its JSON type is wrong."""
     if kind == "quantity":
         if isinstance(value, (str, int, float)) and not isinstance(value, bool):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 LABEL_MAX = 63
 SUBDOMAIN_MAX = 253
@@ -174,6 +175,7 @@ def wildcard_subdomain(text: str) -> str | None:
     )
 
 
+@lru_cache(maxsize=8192)  # Endpoints name the same addresses over and over.
 def ip_address(text: str) -> str | None:
     """An IPv4 or IPv6 address without leading zeros or zone."""
     try:

@@ -8,6 +8,7 @@ Source: the API reference of Kubernetes 1.36; KEP-3178 (addresses), KEP-2086 (in
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import Any
 
 from pilotage.api import schema_names as names
@@ -129,16 +130,22 @@ def service_addresses(service: _Object, problems: Problems) -> None:
 
 
 def _not_special(address: str, path: str, problems: Problems) -> None:
+    problems.check(path, address, _special(address))
+
+
+@lru_cache(maxsize=8192)
+def _special(address: str) -> str | None:
+    """Why a well-formed address cannot be an endpoint's or external."""
     parsed = ipaddress.ip_address(address)
-    for wrong, text in (
-        (parsed.is_unspecified, f"may not be unspecified ({address})"),
-        (parsed.is_loopback, "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
-        (parsed.is_link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
-        (parsed.is_multicast, "may not be in the multicast range (224.0.0.0/4, ff00::/10)"),
-    ):
-        if wrong:
-            problems.invalid(path, address, text)
-            return
+    if parsed.is_unspecified:
+        return f"may not be unspecified ({address})"
+    if parsed.is_loopback:
+        return "may not be in the loopback range (127.0.0.0/8, ::1/128)"
+    if parsed.is_link_local:
+        return "may not be in the link-local range (169.254.0.0/16, fe80::/10)"
+    if parsed.is_multicast:
+        return "may not be in the multicast range (224.0.0.0/4, ff00::/10)"
+    return None
 
 
 def service_policies(service: _Object, problems: Problems) -> None:
@@ -206,7 +213,7 @@ def _typed_address(address: str, family: str | None, path: str, problems: Proble
         problems.check(path, address, names.dns_subdomain(address))
         return
     problem = names.ip_address(address)
-    if problem is None and family in ("IPv4", "IPv6") and f"IPv{ipaddress.ip_address(address).version}" != family:
+    if problem is None and (family == "IPv6") != (":" in address):
         problem = f"must be an {family} address"
     if problem is not None:
         problems.invalid(path, address, problem)

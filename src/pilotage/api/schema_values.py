@@ -9,10 +9,13 @@ Source: the API reference of Kubernetes 1.36; the published schema names the val
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from pilotage.api.schema import ANY, Schema
+from pilotage.api.schema import Schema
 from pilotage.api.schema_problems import Problems
+
+_Object = dict[str, Any]
 
 _PROTOCOLS = ("SCTP", "TCP", "UDP")
 _OPERATORS = ("DoesNotExist", "Exists", "In", "NotIn")
@@ -154,57 +157,104 @@ RANGES: Mapping[str, Mapping[str, tuple[int, int | None]]] = {
 
 # Fields the schema calls required although Kubernetes takes their zero value.
 _ZERO_IS_FINE = frozenset({"integer", "number", "boolean", "any"})
+# Metadata has rules of its own; what components report in status is taken as it is.
+_ELSEWHERE = frozenset({"metadata", "status"})
 _API_PREFIXES = ("io.k8s.api.", "io.k8s.apimachinery.pkg.apis.")
 
 
-def check_values(document: Any, schema: Schema, problems: Problems) -> None:
+@dataclass(slots=True, kw_only=True, eq=False)
+class Field:
+    """What there is to check in one field."""
+
+    values: tuple[Any, ...] = ()
+    bounds: tuple[int, int | None] | None = None
+    kind: str = ""  # object, list or map when there is something to check below
+    below: Plan | None = None
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Plan:
+    """What there is to check in one struct and below it, so that the walk looks at nothing else."""
+
+    required: tuple[str, ...]
+    fields: dict[str, Field] = field(default_factory=dict)
+    building: bool = True
+
+    @property
+    def idle(self) -> bool:
+        return not (self.building or self.required or self.fields)
+
+
+def _plan(schema: Schema) -> Plan:
+    """The plan of a struct's shape, made once and kept with it."""
+    known: Plan | None = schema.plan
+    if known is not None:
+        return known
+    plan = schema.plan = Plan(
+        required=tuple(
+            name
+            for name in schema.required
+            if name in schema.properties and schema.properties[name].kind not in _ZERO_IS_FINE
+        )
+    )
+    key = _table_key(schema.definition)
+    enumerations, ranges = ENUMERATIONS.get(key, {}), RANGES.get(key, {})
+    for name, child in schema.properties.items():
+        found = Field(values=enumerations.get(name, child.enum), bounds=ranges.get(name))
+        struct = child if child.kind == "object" else child.items
+        if struct is not None and struct.kind == "object" and child.kind in ("object", "list", "map"):
+            below = _plan(struct)  # Of a cycle the plan is still being built: then it is not idle.
+            if not below.idle:
+                found.kind, found.below = child.kind, below
+        if found.values or found.bounds or found.below:
+            plan.fields[name] = found
+    plan.building = False
+    return plan
+
+
+def check_values(document: _Object, schema: Schema, problems: Problems) -> None:
     """Check every struct of a document but its metadata and status against the tables."""
-    _visit_struct(document, schema, "", problems)
-
-
-def _visit(value: Any, schema: Schema, path: str, problems: Problems) -> None:
     if schema.kind == "object":
-        if schema.properties:
-            _visit_struct(value, schema, path, problems)
-    elif schema.kind == "list":
-        shape = schema.items or ANY
-        if shape.kind == "object":
-            for index, item in enumerate(value):
-                _visit_struct(item, shape, f"{path}[{index}]", problems)
-    elif schema.kind == "map":
-        shape = schema.items or ANY
-        if shape.kind == "object":
-            for key, item in value.items():
-                _visit_struct(item, shape, f"{path}[{key}]", problems)
-    if schema.enum and value not in schema.enum:
-        problems.unsupported(path, value, map(str, schema.enum))
+        _check_struct(document, _plan(schema), "", problems)
 
 
-def _visit_struct(value: dict[str, Any], schema: Schema, path: str, problems: Problems) -> None:
-    prefix = f"{path}." if path else ""
-    for name in schema.required:
-        if name not in value and schema.properties[name].kind not in _ZERO_IS_FINE:
-            problems.required(f"{prefix}{name}")
-    if schema.definition:
-        key = _table_key(schema.definition)
-        for name, supported in ENUMERATIONS.get(key, {}).items():
-            if name in value:
-                _check_enumeration(value[name], supported, f"{prefix}{name}", problems)
-        for name, (lowest, highest) in RANGES.get(key, {}).items():
-            if isinstance(value.get(name), int) and not (lowest <= value[name] <= (highest or value[name])):
-                problems.invalid(f"{prefix}{name}", value[name], range_text(lowest, highest))
+def _check_struct(value: _Object, plan: Plan, path: str, problems: Problems) -> None:
+    for name in plan.required:
+        if name not in value:
+            problems.required(f"{path}.{name}" if path else name)
+    fields = plan.fields
     for name, item in value.items():
-        child = schema.properties.get(name)
-        if child is not None and (path or name not in ("metadata", "status")):
-            _visit(item, child, f"{prefix}{name}", problems)
+        found = fields.get(name)
+        if found is None or (not path and name in _ELSEWHERE):
+            continue
+        where = f"{path}.{name}" if path else name
+        if found.values:
+            _check_enumeration(item, found.values, where, problems)
+        if found.bounds is not None and isinstance(item, int):
+            lowest, highest = found.bounds
+            if not lowest <= item <= (item if highest is None else highest):
+                problems.invalid(where, item, range_text(lowest, highest))
+        if found.below is not None:
+            _check_below(item, found.kind, found.below, where, problems)
 
 
-def _check_enumeration(value: Any, supported: tuple[str, ...], path: str, problems: Problems) -> None:
+def _check_below(value: Any, kind: str, plan: Plan, path: str, problems: Problems) -> None:
+    if kind == "object":
+        _check_struct(value, plan, path, problems)
+    elif kind == "list":
+        for index, element in enumerate(value):
+            _check_struct(element, plan, f"{path}[{index}]", problems)
+    else:
+        for key, element in value.items():
+            _check_struct(element, plan, f"{path}[{key}]", problems)
+
+
+def _check_enumeration(value: Any, supported: tuple[Any, ...], path: str, problems: Problems) -> None:
     if isinstance(value, list):
         for index, item in enumerate(value):
             _check_enumeration(item, supported, f"{path}[{index}]", problems)
     elif value not in supported:
-        problems.unsupported(path, value, supported)
+        problems.unsupported(path, value, map(str, supported))
 
 
 def _table_key(definition: str) -> str:

@@ -17,6 +17,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from pilotage.api.patch.errors import PatchError
 from pilotage.api.schema import ANY, KEY_DEFAULTS, Schema
 
@@ -172,5 +174,8 @@ def check_elements(value: Any, schema: Schema, path: str = "") -> None:
             check_elements(item, schema.items or ANY, f"{path}{path_text((key,))}")
 
 
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+
 def _compact(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+    return _encode(value).decode()
