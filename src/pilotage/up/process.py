@@ -5,11 +5,13 @@ Apart from fabric and zygote, which both need it. Python has no call for any of 
 Specification: prctl(2), fcntl(2) F_GETLK, pidfd_open(2).
 """
 
+import contextlib
 import ctypes
 import fcntl
 import os
 import signal
 import struct
+from collections.abc import Collection
 from pathlib import Path
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
@@ -39,6 +41,17 @@ def redirect_output(path: Path) -> None:
     os.dup2(log, 2)
     os.close(log)
     os.close(nothing)
+
+
+def close_others(kept: Collection[int]) -> None:
+    """Close every descriptor but standard input, output, error and those of `kept`.
+
+    For a forked child: what it inherited keeps pipes and sockets of others open.
+    """
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        if fd > 2 and fd not in kept:
+            with contextlib.suppress(OSError):  # the descriptor the listing itself used
+                os.close(fd)
 
 
 class LockFile:

@@ -35,7 +35,7 @@ from pilotage.up.core.processes import COMPONENTS, SHARED_MODULES, Process, proc
 from pilotage.up.fabric import build, explain
 from pilotage.up.launch import Launch
 from pilotage.up.layout import Layout
-from pilotage.up.process import redirect_output, set_name
+from pilotage.up.process import close_others, redirect_output, set_name
 
 MESSAGE_BYTES_MAX = 16 * 1024  # the longest is a failure's text, which is cut to 4 KiB
 _TEXT_MAX = 4096
@@ -73,6 +73,7 @@ class Zygote:
         """Serve until the supervisor goes away."""
         set_name("pilotage-zygote")
         redirect_output(self._layout.log("zygote"))
+        close_others({self._control.fileno(), *(sock.fileno() for sock in self._sockets.values())})
         try:
             build(self._plan, self._layout)
         except NetworkError as error:
@@ -177,6 +178,7 @@ class Zygote:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         set_name(process.name)
         redirect_output(self._layout.log(process.name))
+        close_others({self._control.fileno(), *(sock.fileno() for sock in self._sockets.values())})
         gc.enable()
         if error := self._unimportable.get(root_module(process.component)):
             raise error
@@ -218,40 +220,19 @@ def _no_system_authorities() -> Iterator[None]:
 
 
 def run_root(launch: Launch) -> int:
-    """Run a composition root's `serve` to its end on a fast event loop; SIGTERM cancels it. Returns the exit code."""
+    """Run a composition root's `serve` to its end; SIGTERM cancels it. Returns the exit code."""
     from pilotage.kit import PilotageError
     from pilotage.telemetry import configure_logging
+    from pilotage.up.looping import run_async  # here, because the supervisor imports this module and needs no loop
 
     configure_logging(launch.config.log_level, component=launch.process.component)
     module = importlib.import_module(root_module(launch.process.component))
     started = time.monotonic()
     try:
-        return run_async(lambda: module.serve(launch))
+        return run_async(lambda: module.serve(launch), spawns_processes=getattr(module, "SPAWNS_PROCESSES", False))
     except PilotageError as error:
         sys.stderr.write(f"{launch.process.name} ended after {time.monotonic() - started:.1f} s: {error}\n")
         return 1
-
-
-def run_async(main: Callable[[], object]) -> int:
-    """Run the coroutine that `main` makes, on uvloop; SIGTERM and SIGINT cancel it. 0: ended or cancelled."""
-    import asyncio  # here, because the supervisor imports this module and needs none of it
-
-    import uvloop
-
-    async def until_signalled() -> int:
-        task = asyncio.current_task()
-        assert task is not None
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, task.cancel)
-        try:
-            await main()  # type: ignore[misc]  # any root's coroutine
-        except asyncio.CancelledError:
-            return 0
-        return 0
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(until_signalled())
 
 
 def _ignore(_signal: int, _frame: object) -> None:

@@ -102,6 +102,7 @@ def agent(
 ) -> int:
     """Run the pods of one node."""
     from pilotage.agent import Config, run
+    from pilotage.client import Client
 
     config = Config(
         node=node,
@@ -116,7 +117,11 @@ def agent(
         serving_key=tls_key,
         client_ca=client_ca,
     )
-    return run_client("agent", log_level, kubeconfig, lambda client, ready: run(config, client, on_ready=ready))
+
+    async def main(client: Client, ready: Ready) -> None:
+        await run(config, client, on_ready=ready)
+
+    return run_client("agent", log_level, kubeconfig, main, spawns_processes=True)
 
 
 def proxy(

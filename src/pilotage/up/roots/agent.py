@@ -7,7 +7,7 @@ from pilotage.api.core_v1 import Taint
 from pilotage.client import Client
 from pilotage.up.launch import Launch
 
-HOSTNAME = "kubernetes.io/hostname"
+SPAWNS_PROCESSES = True
 ZONE, REGION = "topology.kubernetes.io/zone", "topology.kubernetes.io/region"
 
 
