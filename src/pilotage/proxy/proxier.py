@@ -70,8 +70,18 @@ class ProxySnapshot:
 class Proxier:
     """One node's proxy. `run` it; the rest is for looking."""
 
-    def __init__(self, config: Config, client: Client, backend: Backend, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self,
+        config: Config,
+        client: Client,
+        backend: Backend,
+        *,
+        forget: Callable[[Callable[[Flow], bool]], int] = forget_flows,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        """`forget` makes the kernel forget the tracked flows that a test matches, in the backend's network."""
         self.config = config
+        self._forget_flows = forget
         self._backend = backend
         self._clock = clock
         self._services = Informer(client, Service)
@@ -275,7 +285,7 @@ class Proxier:
                     reply_source_port=flow.reply_source_port,
                 )
 
-            forgotten += await asyncio.to_thread(forget_flows, is_stale)
+            forgotten += await asyncio.to_thread(self._forget_flows, is_stale)
         metrics.FLOWS_FORGOTTEN.inc(forgotten)
 
     # ── drift ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,1 +1,1 @@
-"""The pure part: which address a Service has, which node speaks for it, what an ARP frame says."""
+"""Pure: who gets which address (`pools`), who answers for it (`election`), and the answer (`arp`)."""
