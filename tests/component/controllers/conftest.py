@@ -13,11 +13,12 @@ from pilotage.api.codec import encode
 from pilotage.api.core_v1 import Node, Pod
 from pilotage.api.meta_v1 import Object
 from pilotage.api.status import ApiError, is_not_found
+from pilotage.apiserver.certificates import Authority, write_kubeconfig
 from pilotage.client import Client, Informer, PatchType
 from pilotage.client.client import path_of
 from pilotage.controllers import Config, run
 from pilotage.kit.tasks import TaskSet, task_set
-from pilotage.testing.cluster import api_server
+from pilotage.testing.cluster import ApiServer, api_server
 
 DEADLINE_S = 10.0
 CA = "-----BEGIN CERTIFICATE-----\nthe cluster's\n-----END CERTIFICATE-----\n"
@@ -160,10 +161,28 @@ class Agents:
 async def world_with(config: Config) -> AsyncIterator[World]:
     async with api_server() as server, task_set() as tasks:
         ready = asyncio.Event()
-        tasks.start(run(config, server.client, on_ready=ready.set), name="controllers")
-        async with asyncio.timeout(DEADLINE_S):
-            await ready.wait()
-        yield World(server.client, tasks)
+        async with identity(server, "system:kube-controller-manager") as client:
+            tasks.start(run(config, client, on_ready=ready.set), name="controllers")
+            async with asyncio.timeout(DEADLINE_S):
+                await ready.wait()
+            yield World(server.client, tasks)
+            tasks.cancel_all()
+
+
+def identity(server: ApiServer, user: str) -> Client:
+    """A client with no more rights than the component has in a cluster."""
+    authority = Authority.load_or_create(server.data_dir / "pki")
+    pair = authority.issue_client(user)
+    file = server.data_dir / "component.kubeconfig"
+    write_kubeconfig(
+        file,
+        server=server.url,
+        ca_pem=authority.certificate_pem,
+        certificate_pem=pair.certificate_pem,
+        key_pem=pair.key_pem,
+        user=user,
+    )
+    return Client.from_kubeconfig(file)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from typing import Any
 
 from pilotage.api import timestamp
+from pilotage.api.coordination_v1 import Lease
 from pilotage.api.core_v1 import Event, Node, Pod
 from pilotage.controllers import Config
 from pilotage.kit.clock import SYSTEM_CLOCK
@@ -122,3 +123,14 @@ async def test_events_tell_of_an_eviction(start_world: Any) -> None:
                 and world.informers[Pod].get("p", "default").metadata.is_deleting
             )
         )
+
+
+async def test_a_lease_goes_with_its_node(world: Any) -> None:
+    await world.follow(Node, Lease)
+    made = await world.make_node("n1")
+    owner = {"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": made.metadata.uid}
+    metadata = {"name": "n1", "namespace": "kube-node-lease", "ownerReferences": [owner]}
+    await world.create({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": {}})
+    await world.until(lambda: world.informers[Lease].get("n1", "kube-node-lease"))
+    await world.client.delete(Node, "n1")
+    await world.until(lambda: not world.informers[Lease].get("n1", "kube-node-lease"))

@@ -10,10 +10,11 @@ import pytest
 from pilotage.api.catalogue import by_api_version
 from pilotage.api.codec import encode
 from pilotage.api.core_v1 import Node, Pod
+from pilotage.apiserver.certificates import Authority, write_kubeconfig
 from pilotage.client import Client, Informer, PatchType
 from pilotage.kit.tasks import TaskSet, task_set
 from pilotage.scheduler import Config, run
-from pilotage.testing.cluster import api_server
+from pilotage.testing.cluster import ApiServer, api_server
 
 DEADLINE_S = 10.0
 
@@ -68,10 +69,28 @@ class World:
 async def world() -> AsyncIterator[World]:
     async with api_server() as server, task_set() as tasks:
         ready = asyncio.Event()
-        tasks.start(run(Config(), server.client, on_ready=ready.set), name="scheduler")
-        async with asyncio.timeout(DEADLINE_S):
-            await ready.wait()
-        made = World(server.client, tasks)
-        tasks.start(made.pods.run())
-        await made.pods.wait_synced()
-        yield made
+        async with identity(server, "system:kube-scheduler") as client:
+            tasks.start(run(Config(), client, on_ready=ready.set), name="scheduler")
+            async with asyncio.timeout(DEADLINE_S):
+                await ready.wait()
+            made = World(server.client, tasks)
+            tasks.start(made.pods.run())
+            await made.pods.wait_synced()
+            yield made
+            tasks.cancel_all()
+
+
+def identity(server: ApiServer, user: str) -> Client:
+    """A client with no more rights than the component has in a cluster."""
+    authority = Authority.load_or_create(server.data_dir / "pki")
+    pair = authority.issue_client(user)
+    file = server.data_dir / "component.kubeconfig"
+    write_kubeconfig(
+        file,
+        server=server.url,
+        ca_pem=authority.certificate_pem,
+        certificate_pem=pair.certificate_pem,
+        key_pem=pair.key_pem,
+        user=user,
+    )
+    return Client.from_kubeconfig(file)

@@ -143,6 +143,14 @@ def test_the_new_set_is_found_by_its_template_whatever_its_name() -> None:
     assert find_new(deployment(image="v9"), sets) is None
 
 
+def test_nulls_that_only_one_side_wrote_do_not_make_another_set() -> None:
+    sets = [replicaset("other", 1, image="v2")]
+    made = deployment(image="v2")
+    made.spec.template["metadata"]["creationTimestamp"] = None
+    made.spec.template["spec"]["containers"][0]["env"] = None
+    assert find_new(made, sets) is sets[0]
+
+
 def test_a_rollback_renumbers_and_remembers(now: Any) -> None:
     sets = [
         replicaset("one", 0, image="v1", revision=1, desired=3),

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from pilotage.api.apps_v1 import Deployment, DeploymentStatus, ReplicaSet
-from pilotage.api.codec import to_wire
+from pilotage.api.codec import to_wire, without_nulls
 from pilotage.api.pods import controller_reference
 from pilotage.api.workloads import template_hash
 from pilotage.controllers.deployment.rolling import proportional, rolling_step, surge_and_unavailable
@@ -107,7 +107,8 @@ def without_hash(template: dict[str, Any]) -> dict[str, Any]:
     """A template without what the Deployment controller put into it; nulls and empty metadata do not count."""
     meta = {key: value for key, value in (template.get("metadata") or {}).items() if value}
     labels = {key: value for key, value in (meta.get("labels") or {}).items() if key != HASH_LABEL}
-    return template | {"metadata": meta | {"labels": labels}}
+    compared: dict[str, Any] = without_nulls(template | {"metadata": meta | {"labels": labels}})
+    return compared
 
 
 def new_replicaset(deployment: Deployment, owned: Sequence[ReplicaSet], replicas: int) -> dict[str, Any]:

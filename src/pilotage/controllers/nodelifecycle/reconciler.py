@@ -52,6 +52,7 @@ class NodeLifecycleReconciler:
         node = self._nodes.get(request.name)
         if node is None:
             self._heartbeats.pop(request.name, None)
+            await self._forget_lease(request.name)
             return DONE
         step = plan(node, self._silent_s(node), self._clock.wall(), grace_s=self._grace_s)
         await self._carry_out(request, node, step)
@@ -73,6 +74,24 @@ class NodeLifecycleReconciler:
             self._heartbeats[node.metadata.name] = _Heartbeat(node.metadata.uid, sign, now)
             return 0.0
         return now - known.seen_at
+
+    async def _forget_lease(self, name: str) -> None:
+        """A Lease goes with the Node that owns it; the garbage collector does not follow Leases, which only churn."""
+        lease = self._leases.get(name, LEASE_NAMESPACE)
+        if lease is None or not any(owner.kind == Node.kind for owner in lease.metadata.owner_references):
+            return
+        try:
+            await self._writes.client.get(Node, name)  # the two caches are not ordered: ask before believing
+        except ApiError as error:
+            if not is_not_found(error):
+                raise
+        else:
+            return
+        try:
+            await self._writes.client.delete(Lease, name, namespace=LEASE_NAMESPACE, uid=lease.metadata.uid)
+        except ApiError as error:
+            if not is_not_found(error):
+                raise
 
     async def _carry_out(self, request: Request, node: Node, step: Plan) -> None:
         if step.conditions is not None:
