@@ -1,13 +1,12 @@
-"""Addresses for Services of type LoadBalancer, and somebody who answers for them.
+"""Addresses for Services of type LoadBalancer, and who answers for them.
 
-Purpose: give each such Service an address from a pool, and let one node of the local network answer for that address,
-so that a client outside the cluster reaches the Service without any other balancer.
-Inputs → outputs: Services and pools → `status.loadBalancer` (the assigner, once a cluster); Services, EndpointSlices
-and Nodes → ARP answers (the announcer, on each node); a watermark.
-Invariants: an address belongs to one Service at a time and stays with it; at most one node answers for an address, and
-all nodes come to the same choice from the same objects; what comes from the network is never trusted for its length.
-Reading order: core/pools, core/election, core/arp, assigner, announcer.
-Specifications: Service API (type LoadBalancer, KEP-1959 loadBalancerClass, KEP-1860 ipMode); RFC 826, RFC 5227 (ARP).
+Purpose: give every such Service an address from a pool, once for the cluster; and on each node answer the neighbours'
+question "who has it?" for the addresses that fall to this node.
+Inputs → outputs: Services, EndpointSlices, Nodes → `status.loadBalancer`, ARP replies, a watermark.
+Invariants: an address belongs to one Service at a time and stays with it as long as it wants one; exactly one ready
+node answers for an address, chosen by all nodes alike without talking to each other.
+Reading order: `core.addresses`, `core.speaker`, `core.arp`, then `assigner` and `announcer`.
+Specifications: Service API (loadBalancerClass, KEP-1959; ipMode, KEP-1860); RFC 826 (ARP), RFC 5227 (announcements).
 """
 
 from pilotage.loadbalancer.announcer import AnnouncerConfig, run_announcer

@@ -1,191 +1,122 @@
-"""The announcer of one node: answers ARP for the addresses this node was elected for.
+"""The per-node half: answers ARP for the addresses that fall to this node.
 
-The shell around `core.election` (which addresses) and `core.arp` (which bytes). It opens one raw socket on the node's
-interface; the addresses are never configured on it, so nothing on the node listens there, and the service proxy's rules
-translate what arrives. On take-over the neighbours are told by gratuitous ARP.
+Shell around `core.speaker` and `core.arp`. The kernel never owns these addresses; it forwards what neighbours send
+here, and the service proxy's rules translate it before routing. Restarting loses nothing: neighbours remember for a
+while, and ask again.
 """
 
 import asyncio
-import ipaddress
+import errno
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pilotage.api.core_v1 import Node, Service
 from pilotage.api.discovery_v1 import EndpointSlice
-from pilotage.client import Client, EventRecorder, Informer, WatermarkPublisher
+from pilotage.client import Client, Informer, WatermarkPublisher
 from pilotage.kit.tasks import task_set
-from pilotage.loadbalancer import metrics
-from pilotage.loadbalancer.core import arp
-from pilotage.loadbalancer.core.election import announcers
-from pilotage.loadbalancer.core.pools import is_wanted, stated
+from pilotage.loadbalancer.core.addresses import assigned_address, wants_address
+from pilotage.loadbalancer.core.arp import announcement, answer
+from pilotage.loadbalancer.core.speaker import candidates, eligible_nodes, speaker
 from pilotage.network import ETHERTYPE_ARP, interface_mac, open_packet_socket
-from pilotage.telemetry import get_logger
+from pilotage.telemetry import gauge, get_logger
 
-_SERVICE_INDEX = "service"
-_FRAMES_AT_ONCE = 64  # then others of the event loop have their turn
-_FRAME_BYTES_MAX = 2048
-# RFC 5227 §2.3 announces twice; a switch may drop the first frame while it learns the port.
-_ANNOUNCEMENTS = 2
-_ANNOUNCEMENT_INTERVAL_S = 1.0
+FRAMES_MAX = 64  # read per wake-up, so that a storm of questions cannot starve the loop
+FRAME_BYTES_MAX = 128  # an ARP frame with padding has 60
 
+_announced = gauge("pilotage_loadbalancer_announced_addresses", "Addresses this node answers for.")
 _log = get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnnouncerConfig:
-    """Where to answer."""
+    """Which node this is and where its neighbours are."""
 
     node: str
-    interface: str  # on the network that clients are on
+    interface: str  # the link on which neighbours ask for the addresses of the pools
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnnouncerSnapshot:
-    """For debugging."""
-
-    node: str
-    addresses: tuple[str, ...]  # this node answers for
-    watermark: int
-
-
-class Announcer:
-    """One node's answers. `run` it."""
-
+class _Announcer:
     def __init__(self, config: AnnouncerConfig, client: Client) -> None:
-        self.config = config
+        self._config = config
         self._services = Informer(client, Service)
         self._slices = Informer(client, EndpointSlice)
         self._nodes = Informer(client, Node)
-        self._events = EventRecorder(client, "pilotage-loadbalancer", host=config.node)
         self._watermark = WatermarkPublisher(client, "loadbalancer", config.node)
-        self._wake = asyncio.Event()
-        self._balanced: set[str] = set()  # Services of type LoadBalancer with an address
-        self._answered: dict[bytes, str] = {}  # packed address → text
+        self._addresses: frozenset[str] = frozenset()
+        self._changed = asyncio.Event()
+        self._socket = open_packet_socket(config.interface, ETHERTYPE_ARP)
+        self._mac = interface_mac(config.interface)
 
-    def snapshot(self) -> AnnouncerSnapshot:
-        return AnnouncerSnapshot(
-            node=self.config.node,
-            addresses=tuple(sorted(self._answered.values())),
-            watermark=self._watermark.value,
-        )
+    async def run(self, on_ready: Callable[[], None]) -> None:
+        informers = (self._services, self._slices, self._nodes)
+        self._slices.add_index("service", lambda item: ((item.metadata.namespace, item.service_name),))
+        for informer in informers:
+            informer.add_handler(lambda old, new: self._changed.set())
+            informer.add_progress(lambda version: self._changed.set())
+        loop = asyncio.get_running_loop()
+        try:
+            async with task_set() as tasks:
+                for informer in informers:
+                    tasks.start(informer.run())
+                tasks.start(self._watermark.run())
+                for informer in informers:
+                    await informer.wait_synced()
+                loop.add_reader(self._socket.fileno(), self._receive)
+                on_ready()
+                while True:
+                    self._changed.clear()
+                    # Taken before the objects are read: what arrives in between is covered by the next round.
+                    applied = min(informer.resource_version for informer in informers)
+                    self._update()
+                    self._watermark.advance(applied)
+                    await self._changed.wait()
+        finally:
+            loop.remove_reader(self._socket.fileno())
+            self._socket.close()
 
-    async def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
-        """Until cancelled; raises `NetworkError` if the interface cannot be used."""
-        self._slices.add_index(_SERVICE_INDEX, _service_keys)
-        self._services.add_handler(self._service_changed)
-        self._slices.add_handler(self._slice_changed)
-        self._nodes.add_handler(lambda old, new: self._wake.set())
-        self._services.add_progress(lambda _: self._wake.set())
-        self._slices.add_progress(lambda _: self._wake.set())
-        mac = interface_mac(self.config.interface)
-        with open_packet_socket(self.config.interface, ETHERTYPE_ARP) as sock:
-            loop = asyncio.get_running_loop()
-            loop.add_reader(sock.fileno(), self._receive, sock, mac)
+    def _update(self) -> None:
+        eligible = eligible_nodes(self._nodes.list())
+        mine = set()
+        for service in self._services.list():
+            address = assigned_address(service)
+            if not address or not wants_address(service):
+                continue
+            key = (service.metadata.namespace, service.metadata.name)
+            allowed = candidates(service, self._slices.by_index("service", key), eligible)
+            if speaker(address, allowed) == self._config.node:
+                mine.add(address)
+        gained, self._addresses = mine - self._addresses, frozenset(mine)
+        _announced.set(len(mine))
+        for address in sorted(gained):
+            self._send(announcement(address, self._mac))
+        if gained:
+            _log.info("answering for addresses", node=self._config.node, gained=sorted(gained))
+
+    def _receive(self) -> None:
+        for _ in range(FRAMES_MAX):
             try:
-                async with task_set() as tasks:
-                    tasks.start(self._services.run(), name="announcer services")
-                    tasks.start(self._slices.run(), name="announcer slices")
-                    tasks.start(self._nodes.run(), name="announcer nodes")
-                    tasks.start(self._events.run(), name="announcer events")
-                    tasks.start(self._watermark.run(), name="announcer watermark")
-                    await self._services.wait_synced()
-                    await self._slices.wait_synced()
-                    await self._nodes.wait_synced()
-                    self._wake.set()
-                    first = True
-                    while True:
-                        await self._wake.wait()
-                        self._wake.clear()
-                        for address in self._elect():
-                            tasks.start(self._announce(sock, mac, address), key=address)
-                        if first:
-                            on_ready()
-                            first = False
-            finally:
-                loop.remove_reader(sock.fileno())
-
-    # ── what changed ────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _service_changed(self, old: Service | None, new: Service | None) -> None:
-        if new is not None and is_wanted(new) and stated(new):
-            self._balanced.add(new.metadata.key)
-        elif old is not None:
-            self._balanced.discard(old.metadata.key)
-        self._wake.set()
-
-    def _slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
-        for one in (old, new):
-            if one is not None and f"{one.metadata.namespace}/{one.service_name}" in self._balanced:
-                self._wake.set()
-
-    def _elect(self) -> tuple[str, ...]:
-        """Decide anew which addresses to answer for; returns those that are new here."""
-        reached = min(self._services.resource_version, self._slices.resource_version)
-        services = [one for key in self._balanced if (one := self._services.get_key(key)) is not None]
-        slices = {
-            one.metadata.key: self._slices.by_index(_SERVICE_INDEX, one.metadata.key)
-            for one in services
-            if one.spec.external_traffic_policy == "Local"
-        }
-        elected = announcers(services, slices, self._nodes.list())
-        mine = {
-            ipaddress.IPv4Address(address).packed: address
-            for address, node in elected.items()
-            if node == self.config.node and ":" not in address
-        }
-        new = tuple(sorted(set(mine.values()) - set(self._answered.values())))
-        gone = sorted(set(self._answered.values()) - set(mine.values()))
-        self._answered = mine
-        self._watermark.advance(reached)
-        metrics.ADDRESSES.set(len(mine))
-        if new or gone:
-            _log.info("addresses elected", answered=len(mine), new=new[:20], gone=gone[:20])
-        for service in services:
-            for address in stated(service):
-                if address in new:
-                    self._events.normal(service, "AddressAnnounced", f"{address} from node {self.config.node}")
-        return new
-
-    # ── frames ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _receive(self, sock: socket.socket, mac: bytes) -> None:
-        for _ in range(_FRAMES_AT_ONCE):
-            try:
-                frame = sock.recv(_FRAME_BYTES_MAX)
+                frame = self._socket.recv(FRAME_BYTES_MAX, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
-            except OSError as error:  # the interface went down; it may come back
-                _log.warning("cannot receive ARP", interface=self.config.interface, error=str(error))
+            except OSError as error:
+                if error.errno != errno.ENETDOWN:  # the link is down for a moment; questions come again
+                    raise
                 return
-            reply = arp.answer(frame, mac, self._answered)
+            reply = answer(frame, self._addresses, self._mac)
             if reply is not None:
-                self._send(sock, reply)
-                metrics.ANSWERS.inc()
+                self._send(reply)
 
-    async def _announce(self, sock: socket.socket, mac: bytes, address: str) -> None:
-        packed = ipaddress.IPv4Address(address).packed
-        for _ in range(_ANNOUNCEMENTS):
-            if packed not in self._answered:
-                return
-            for frame in arp.announcement(mac, packed):
-                self._send(sock, frame)
-            await asyncio.sleep(_ANNOUNCEMENT_INTERVAL_S)
-
-    def _send(self, sock: socket.socket, frame: bytes) -> None:
+    def _send(self, frame: bytes) -> None:
         try:
-            sock.send(frame)
-        except OSError as error:  # a full queue or a link that is down: whoever asked asks again
-            metrics.FAILURES.inc()
-            _log.debug("cannot send ARP", interface=self.config.interface, error=str(error))
-
-
-def _service_keys(one: EndpointSlice) -> Iterable[str]:
-    return (f"{one.metadata.namespace}/{one.service_name}",) if one.service_name else ()
+            self._socket.send(frame)
+        except OSError as error:
+            # A full queue or a link that is down loses one frame, as the wire might; neighbours ask again.
+            _log.debug("frame not sent", error=str(error))
 
 
 async def run_announcer(
     config: AnnouncerConfig, client: Client, *, on_ready: Callable[[], None] = lambda: None
 ) -> None:
-    """Answer for this node's addresses, in the calling process's network namespace, until cancelled."""
-    await Announcer(config, client).run(on_ready)
+    """Answer until cancelled; raises `NetworkError` when the interface does not exist."""
+    await _Announcer(config, client).run(on_ready)

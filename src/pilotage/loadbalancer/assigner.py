@@ -1,145 +1,99 @@
-"""The assigner: writes addresses into the status of Services that ask for one.
+"""The cluster-wide half: gives LoadBalancer Services their addresses.
 
-A reconciler of the cluster, run once. Every rule is in `core.pools`; here are the watch, the write and the words for
-people. One worker, because assignments must not race.
-
-Specification: KEP-1959, KEP-1860 (ipMode).
+Shell around `core.addresses`: watches Services, writes `status.loadBalancer`, says so in events. One at a time in a
+cluster; a local cluster runs it in the controllers' process.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from pilotage.api import timestamp
 from pilotage.api.core_v1 import Service
-from pilotage.client import Client, EventRecorder, Informer, PatchType
-from pilotage.kit.clock import SYSTEM_CLOCK, Clock
-from pilotage.kit.errors import UsageError
+from pilotage.client import Client, EventRecorder, Informer
 from pilotage.kit.tasks import task_set
-from pilotage.loadbalancer.core.pools import CONDITION, LOAD_BALANCER_CLASS, Assignments, Verdict, is_wanted, stated
+from pilotage.loadbalancer.core.addresses import AddressBook, assigned_address, wants_address
 from pilotage.reconcile import DONE, Controller, Manager, Request, Result
 
-# A pool may be widened or an address freed by somebody outside; Services that wait are tried again.
-_RETRY_EXHAUSTED_S = 30.0
+RETRY_S = 30.0  # how soon a Service without an address is looked at again when nothing else happens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssignerConfig:
     """Where addresses come from."""
 
-    pools: tuple[str, ...]  # CIDRs or first-last ranges, tried in this order
-    load_balancer_class: str = LOAD_BALANCER_CLASS
+    pools: tuple[str, ...]  # CIDRs or first-last ranges
 
 
-class Assigner:
-    """Reconciles one Service at a time."""
-
+class _Assigner:
     def __init__(
-        self,
-        client: Client,
-        services: Informer[Service],
-        events: EventRecorder,
-        config: AssignerConfig,
-        *,
-        clock: Clock = SYSTEM_CLOCK,
+        self, config: AssignerConfig, client: Client, services: Informer[Service], events: EventRecorder
     ) -> None:
-        """Raises `UsageError` for a pool that is none."""
-        self._client, self._services, self._events, self._config = client, services, events, config
-        self._clock = clock
+        self._book = AddressBook(config.pools)
+        self._client = client
+        self._services = services
+        self._events = events
         self._restored = False
-        try:
-            self.assignments = Assignments(config.pools)
-        except ValueError as error:
-            raise UsageError(f"load balancer pool: {error}") from error
-
-    def snapshot(self) -> dict[str, tuple[str, ...]]:
-        """Service → addresses, for debugging."""
-        held = ((one.metadata.key, self.assignments.held(one.metadata.key)) for one in self._services.list())
-        return {key: addresses for key, addresses in held if addresses}
+        self._waiting: set[Request] = set()  # Services that want an address while there is none
+        self.retry: Callable[[Request], None] = lambda request: None
 
     async def reconcile(self, request: Request) -> Result:
-        if not self._restored:
-            # Before the first decision: what Services have may not be given to others.
-            self.assignments.restore(self._services.list(), self._config.load_balancer_class)
+        if not self._restored:  # the first request comes after the informer has synced
+            self._book.restore(self._services.list())
             self._restored = True
         service = self._services.get(request.name, request.namespace)
-        if service is None or not is_wanted(service, self._config.load_balancer_class):
-            return await self._release(request, service)
-        verdict = self.assignments.assign(service)
-        await self._write(service, verdict)
-        if verdict.assigned:
+        if service is None:
+            self._waiting.discard(request)
+            self._freed(self._book.release(str(request)))
             return DONE
-        return Result(requeue_after_s=_RETRY_EXHAUSTED_S)
-
-    async def _release(self, request: Request, service: Service | None) -> Result:
-        self.assignments.release(str(request))
-        foreign = service is not None and service.spec.type == "LoadBalancer"
-        if service is None or service.metadata.is_deleting or foreign:
-            return DONE  # nothing to write, or another balancer's to write
-        if any(self.assignments.is_ours(address) for address in stated(service)):
-            # The type changed: an address in the status would keep being announced and programmed.
-            body = {"status": {"loadBalancer": {"ingress": None}}}
-            await self._patch(service, body)
-            self._events.normal(service, "AddressReleased", f"type is now {service.spec.type}")
+        stated = assigned_address(service)
+        decision = self._book.decide(service)
+        if decision.address:
+            self._waiting.discard(request)
+            if stated != decision.address:
+                await self._write(service, [{"ip": decision.address, "ipMode": "VIP"}])
+                self._events.normal(service, "AddressAssigned", f"Assigned {decision.address}")
+            return DONE
+        if wants_address(service):
+            self._waiting.add(request)
+            self._events.warning(service, decision.reason, decision.message)
+            if stated:
+                await self._write(service, [])
+            return Result(requeue_after_s=RETRY_S)
+        self._waiting.discard(request)
+        # Another balancer's Service is none of our business; one that is no LoadBalancer any more keeps no address.
+        if stated and service.spec.type != "LoadBalancer":
+            await self._write(service, [])
+        self._freed(bool(stated))
         return DONE
 
-    async def _write(self, service: Service, verdict: Verdict) -> None:
-        status = "True" if verdict.assigned else "False"
-        known = next((one for one in service.status.conditions if one.type == CONDITION), None)
-        unchanged = known is not None and (known.status, known.reason, known.message) == (
-            status,
-            verdict.reason,
-            verdict.message,
-        )
-        if unchanged and tuple(stated(service)) == verdict.addresses:
-            return
-        transition = (
-            known.last_transition_time
-            if known is not None and known.status == status
-            else timestamp.render(self._clock.wall())
-        )
-        condition = {
-            "type": CONDITION,
-            "status": status,
-            "reason": verdict.reason,
-            "message": verdict.message,
-            "lastTransitionTime": transition,
-            "observedGeneration": service.metadata.generation,
-        }
-        ingress = [{"ip": address, "ipMode": "VIP"} for address in verdict.addresses]
-        await self._patch(
-            service, {"status": {"loadBalancer": {"ingress": ingress or None}, "conditions": [condition]}}
-        )
-        if verdict.assigned:
-            self._events.normal(service, "AddressAssigned", ", ".join(verdict.addresses))
-        else:
-            self._events.warning(service, verdict.reason, verdict.message)
+    def _freed(self, freed: bool) -> None:
+        for request in self._waiting if freed else ():
+            self.retry(request)
 
-    async def _patch(self, service: Service, body: object) -> None:
+    async def _write(self, service: Service, ingress: list[dict[str, Any]]) -> None:
         meta = service.metadata
-        # Strategic: the condition is merged by type with those of others.
-        await self._client.patch(
-            Service,
-            meta.name,
-            body,
-            namespace=meta.namespace,
-            patch_type=PatchType.STRATEGIC,
-            subresource="status",
-            field_manager="pilotage-loadbalancer",
-        )
+        body = {
+            "metadata": {"resourceVersion": meta.resource_version},
+            "status": {"loadBalancer": {"ingress": ingress or None}},
+        }
+        await self._client.patch(Service, meta.name, body, namespace=meta.namespace, subresource="status")
 
 
 async def run_assigner(config: AssignerConfig, client: Client, *, on_ready: Callable[[], None] = lambda: None) -> None:
-    """Assign addresses until cancelled; assignments stay in the Services' status."""
+    """Assign until cancelled."""
     manager = Manager(client, component="pilotage-loadbalancer")
     services = manager.informer(Service)
-    controller = Controller("loadbalancer", Assigner(client, services, manager.events, config), workers=1)
-    controller.watch(services)
-    manager.add(controller)
-
-    async def announce_ready() -> None:
-        await manager.wait_synced()
-        on_ready()
-
+    assigner = _Assigner(config, client, services, manager.events)
+    # One worker: the book is one, and a decision costs microseconds.
+    controller = manager.add(Controller("loadbalancer-addresses", assigner, workers=1))
+    controller.watch(services, lambda service: (Request.of(service),) if _concerns(service) else ())
+    assigner.retry = controller.queue.add
     async with task_set() as tasks:
-        tasks.start(announce_ready(), name="loadbalancer ready")
-        await manager.run()
+        tasks.start(manager.run())
+        await services.wait_synced()
+        on_ready()
+        await tasks.wait()
+
+
+def _concerns(service: Service) -> bool:
+    return service.spec.type == "LoadBalancer" or bool(service.status.load_balancer.ingress)

@@ -1,1 +1,1 @@
-"""Pure: who gets which address (`pools`), who answers for it (`election`), and the answer (`arp`)."""
+"""The pure part: which address a Service has, which node speaks for it, what an ARP frame says."""

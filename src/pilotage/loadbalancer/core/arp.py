@@ -1,46 +1,45 @@
-"""ARP frames: the answer to one, and the announcement of an address.
+"""ARP over Ethernet: what a question asks and what the answer is.
 
-Stands apart as a stateless protocol core: bytes in, bytes out. Fed by the announcer with whatever arrives on the
-interface, so every length is checked. Leaves out IPv6 (NDP).
-
-Specification: RFC 826 (frame), RFC 5227 §1.1 (probes), §2.3 (announcement), §3 (gratuitous reply).
+Two plain functions from bytes to bytes; the announcer owns the socket. Specification: RFC 826; RFC 5227 §3 for
+announcements.
 """
 
+import ipaddress
 import struct
 from collections.abc import Container
 
-BROADCAST = b"\xff" * 6
-_FRAME = struct.Struct("!6s6sHHHBBH6s4s6s4s")
-_ETHERTYPE, _ETHERNET, _IPV4 = 0x0806, 1, 0x0800
+_ETHERNET = struct.Struct("!6s6sH")
+_ARP = struct.Struct("!HHBBH6s4s6s4s")
+_ETHERTYPE, _HARDWARE, _PROTOCOL = 0x0806, 1, 0x0800
 _REQUEST, _REPLY = 1, 2
+_BROADCAST = b"\xff" * 6
 
 
-def answer(frame: bytes, mac: bytes, addresses: Container[bytes]) -> bytes | None:
-    """The reply to an ARP request for one of `addresses` (four bytes each); None if it is not one.
+def answer(frame: bytes, addresses: Container[str], mac: bytes) -> bytes | None:
+    """The reply to a question for one of `addresses`; None for everything else.
 
-    A probe (sender address 0.0.0.0) is answered too: that is how a host that wants the address learns it is taken.
+    Announcements (sender and target address equal) are not answered: nobody asked.
     """
-    if len(frame) < _FRAME.size:
+    if len(frame) < _ETHERNET.size + _ARP.size:
         return None
-    _, _, ethertype, hardware, protocol, mac_size, address_size, operation, sender_mac, sender, _, target = (
-        _FRAME.unpack_from(frame)
-    )
-    if (ethertype, hardware, protocol, mac_size, address_size) != (_ETHERTYPE, _ETHERNET, _IPV4, 6, 4):
+    _, _, ethertype = _ETHERNET.unpack_from(frame)
+    fields = _ARP.unpack_from(frame, _ETHERNET.size)
+    hardware, protocol, hardware_size, protocol_size, operation, sender_mac, sender_ip, _, target_ip = fields
+    if (ethertype, hardware, protocol, hardware_size, protocol_size) != (_ETHERTYPE, _HARDWARE, _PROTOCOL, 6, 4):
         return None
-    if operation != _REQUEST or target not in addresses or sender_mac == mac:
+    if operation != _REQUEST or sender_ip == target_ip or sender_mac == mac:
         return None
-    return _frame(sender_mac, mac, _REPLY, mac, target, sender_mac, sender)
+    if str(ipaddress.IPv4Address(target_ip)) not in addresses:
+        return None
+    return _frame(sender_mac, mac, _REPLY, mac, target_ip, sender_mac, sender_ip)
 
 
-def announcement(mac: bytes, address: bytes) -> tuple[bytes, bytes]:
-    """Frames that make neighbours send `address` to `mac` from now on: some heed only requests, some only replies."""
-    return (
-        _frame(BROADCAST, mac, _REQUEST, mac, address, b"\0" * 6, address),
-        _frame(BROADCAST, mac, _REPLY, mac, address, BROADCAST, address),
-    )
+def announcement(address: str, mac: bytes) -> bytes:
+    """A gratuitous request that makes neighbours update what they remember (RFC 5227 §3)."""
+    packed = ipaddress.IPv4Address(address).packed
+    return _frame(_BROADCAST, mac, _REQUEST, mac, packed, b"\0" * 6, packed)
 
 
-def _frame(
-    to: bytes, mac: bytes, operation: int, sender_mac: bytes, sender: bytes, target_mac: bytes, target: bytes
-) -> bytes:
-    return _FRAME.pack(to, mac, _ETHERTYPE, _ETHERNET, _IPV4, 6, 4, operation, sender_mac, sender, target_mac, target)
+def _frame(to: bytes, source: bytes, operation: int, *fields: bytes) -> bytes:
+    arp = _ARP.pack(_HARDWARE, _PROTOCOL, 6, 4, operation, *fields)
+    return _ETHERNET.pack(to, source, _ETHERTYPE) + arp
