@@ -101,7 +101,8 @@ class Agent:
         self._workers: dict[str, PodWorker] = {}
         self._by_name: dict[str, str] = {}  # namespace/name → uid
         cgroups = ControlGroups(config.cgroup_parent)
-        self._limits = cgroups.writable
+        # A user namespace's root may own the files by chance, but may not set what the runtime sets (devices).
+        self._limits = cgroups.writable and is_privileged()
         self.runtime: Runtime = runtime or OCIRuntime(config.run_dir, cgroups=cgroups, clock=clock)
         network = NodeNetwork(bridge=config.bridge, pod_cidr=config.pod_cidr)
         self.network = PodNetwork(wiring, network, config.run_dir / "netns")
@@ -123,7 +124,7 @@ class Agent:
         images = ImageStore(config.images)
         hidden = (config.data_dir, config.run_dir, config.images, *config.hidden_paths)
         scratch = config.run_dir / "scratch"
-        roots = RootFSMaker(scratch=scratch, hidden=hidden, privileged=_is_privileged(), mounts=self._mounts)
+        roots = RootFSMaker(scratch=scratch, hidden=hidden, privileged=is_privileged(), mounts=self._mounts)
         volumes = Volumes(
             pods_dir=config.data_dir / "pods",
             client=client,
@@ -139,9 +140,9 @@ class Agent:
             references=self._references,
             services=self._services.list,
             node=lambda: self._facts,
-            cgroup_path=cgroups.path if cgroups.writable else lambda uid, container_id: "",
+            cgroup_path=cgroups.path if self._limits else lambda uid, container_id: "",
             memory_bytes=self._machine.memory_bytes,
-            may_lower_oom_score=_is_privileged(),
+            may_lower_oom_score=is_privileged(),
             cluster_domain=config.cluster_domain,
         )
         return NodeServices(
@@ -317,7 +318,7 @@ class Agent:
         )
 
 
-def _is_privileged() -> bool:
+def is_privileged() -> bool:
     """Whether this is root of the machine, not of a user namespace with a few ids."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         inside, outside, count = Path("/proc/self/uid_map").read_text().split()[:3]

@@ -31,17 +31,22 @@ async def run(
     pass_fds: Sequence[int] = (),
     environment: Mapping[str, str] | None = None,
     input_: bytes = b"",
+    capture: bool = True,
 ) -> Completed:
-    """Run to the end; killed and `TimeoutError` after `timeout_s`, killed on cancellation too."""
+    """Run to the end; killed and `TimeoutError` after `timeout_s`, killed on cancellation too.
+
+    `capture=False` for a program that leaves a daemon behind: some event loops let it inherit our pipes under further
+    numbers, and their end would come only with the daemon's.
+    """
+    captured = asyncio.subprocess.PIPE if capture else asyncio.subprocess.DEVNULL
     process = await asyncio.create_subprocess_exec(
         *arguments,
         stdin=asyncio.subprocess.PIPE if input_ else asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        stdout=captured,
+        stderr=captured,
         pass_fds=tuple(pass_fds),
         env=environment,
     )
-    assert process.stdout is not None and process.stderr is not None
     if process.stdin is not None:
         process.stdin.write(input_)
         process.stdin.close()
@@ -55,9 +60,9 @@ async def run(
             await asyncio.shield(process.wait())
 
 
-async def _read(stream: asyncio.StreamReader) -> bytes:
+async def _read(stream: asyncio.StreamReader | None) -> bytes:
     """Everything, of which the first `OUTPUT_BYTES_MAX` are kept."""
     kept = bytearray()
-    while chunk := await stream.read(65536):
+    while stream is not None and (chunk := await stream.read(65536)):
         kept += chunk[: OUTPUT_BYTES_MAX - len(kept)]
     return bytes(kept)

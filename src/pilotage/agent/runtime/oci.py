@@ -161,7 +161,11 @@ class OCIRuntime:
             reply = _PipeReader(read_end)
             try:
                 completed = await processes.run(
-                    arguments, timeout_s=COMMAND_TIMEOUT_S, pass_fds=(write_end,), environment=environment
+                    arguments,
+                    timeout_s=COMMAND_TIMEOUT_S,
+                    pass_fds=(write_end,),
+                    environment=environment,
+                    capture=False,
                 )
             finally:
                 os.close(write_end)
