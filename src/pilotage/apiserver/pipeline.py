@@ -89,6 +89,10 @@ class Pipeline:
         self._check(call, new, (*wrong, *check_update(call.resource, old, new, call.subresource)))
         return self._finish(call, operation, old, new)
 
+    def authorize_create(self, call: Call) -> None:
+        """Whether an apply may create what it does not find. Raises ApiError Forbidden."""
+        self._admission.authorize_create(call.user, call.resource, call.namespace, call.name)
+
     def delete(self, call: Call, old: Document) -> None:
         """Whether an object may be deleted. Raises ApiError Forbidden."""
         self._admission.review(_operation(call, "delete", None, old))

@@ -148,6 +148,7 @@ class Registry:
         except ApiError as error:
             if error.reason != "NotFound" or call.subresource or conditional:
                 raise
+        self.pipeline.authorize_create(call)
         metadata = patch.setdefault("metadata", {})
         if metadata.setdefault("name", call.name) != call.name:
             raise ApiError("BadRequest", "the name of the applied object does not match the name on the URL")

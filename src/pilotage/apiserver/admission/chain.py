@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pilotage.api.catalogue import Resource
 from pilotage.apiserver.admission.default_classes import default_classes
 from pilotage.apiserver.admission.default_tolerations import default_tolerations
 from pilotage.apiserver.admission.limit_ranger import limit_ranger
@@ -18,8 +19,10 @@ from pilotage.apiserver.admission.priority import priority
 from pilotage.apiserver.admission.resource_quota import resource_quota
 from pilotage.apiserver.admission.service_account import service_account
 from pilotage.apiserver.admission.service_addresses import ServiceAddresses
+from pilotage.apiserver.authentication import UserInfo
 from pilotage.apiserver.authorization import Authorizer, check_escalation
 from pilotage.apiserver.authorization.rbac import GROUP as RBAC_GROUP
+from pilotage.apiserver.core.routes import Route
 from pilotage.apiserver.documents import Documents
 
 Plugin = Callable[[Operation, Documents], None]
@@ -51,6 +54,20 @@ class Admission:
         for plugin in PLUGINS:
             plugin(operation, self._documents)
         self._prevent_escalation(operation)
+
+    def authorize_create(self, user: UserInfo, resource: Resource, namespace: str, name: str) -> None:
+        """An apply that finds nothing to change creates, which leave to patch does not cover. Raises Forbidden."""
+        asked = Route(
+            path="",
+            verb="create",
+            resource_request=True,
+            group=resource.group,
+            version=resource.version,
+            plural=resource.plural,
+            namespace=namespace,
+            name=name,
+        )
+        self._authorizer.authorize(user, asked)
 
     def allocate(self, operation: Operation) -> Undo | None:
         """Addresses and node ports of a valid Service; call the result if the object is not written after all."""

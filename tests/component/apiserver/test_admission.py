@@ -1,0 +1,111 @@
+"""What restricted users may do through the whole server: authorisation, admission and strategies together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pilotage.testing.wire import CONFIG_MAPS, PODS, Answer, Http, config_map, pod
+
+RBAC = "/apis/rbac.authorization.k8s.io/v1/namespaces/default"
+SECRETS = "/api/v1/namespaces/default/secrets"
+
+
+async def grant(http: Http, user: str, *rules: dict[str, Any]) -> None:
+    """A role of its own for a user in the namespace `default`."""
+    group = "rbac.authorization.k8s.io"
+    role = {"metadata": {"name": user}, "rules": list(rules)}
+    binding = {
+        "metadata": {"name": user},
+        "subjects": [{"kind": "User", "name": user, "apiGroup": group}],
+        "roleRef": {"kind": "Role", "name": user, "apiGroup": group},
+    }
+    assert (await http("POST", f"{RBAC}/roles", role)).status == 201
+    assert (await http("POST", f"{RBAC}/rolebindings", binding)).status == 201
+
+
+async def as_user(http: Http, user: str, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+    return await http(method, path, body, Impersonate_User=user, **headers)
+
+
+async def as_node(http: Http, node: str, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+    name = f"system:node:{node}"
+    return await http(method, path, body, Impersonate_User=name, Impersonate_Group="system:nodes", **headers)
+
+
+async def bound_pod(http: Http, name: str, node: str, **spec: Any) -> None:
+    document = pod(name)
+    document["spec"] |= {"nodeName": node, **spec}
+    assert (await http("POST", PODS, document)).status == 201
+
+
+async def test_an_apply_that_creates_needs_leave_to_create(http: Http) -> None:
+    rule = {"verbs": ["get", "patch"], "apiGroups": [""], "resources": ["configmaps"]}
+    await grant(http, "bob", rule)
+    applied = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "new"}, "data": {"a": "1"}}
+    path, kind = f"{CONFIG_MAPS}/new?fieldManager=bob", "application/apply-patch+yaml"
+    refused = await as_user(http, "bob", "PATCH", path, applied, Content_Type=kind)
+    assert refused.status == 403 and 'cannot create resource "configmaps"' in refused.body["message"]
+    await http("POST", CONFIG_MAPS, config_map("new"))
+    assert (await as_user(http, "bob", "PATCH", f"{path}&force=true", applied, Content_Type=kind)).status == 200
+
+
+async def test_nobody_grants_more_than_they_hold(http: Http) -> None:
+    await grant(
+        http,
+        "carol",
+        {"verbs": ["*"], "apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles"]},
+        {"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]},
+    )
+    # The star holds `escalate` too, so this user may write any role; without it only what they hold.
+    role = {"metadata": {"name": "r"}, "rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"]}]}
+    assert (await as_user(http, "carol", "POST", f"{RBAC}/roles", role)).status == 201
+    writer = {"verbs": ["create"], "apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles"]}
+    await grant(http, "dave", writer, {"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]})
+    role["metadata"]["name"] = "s"
+    refused = await as_user(http, "dave", "POST", f"{RBAC}/roles", role)
+    assert refused.status == 403 and "not currently held" in refused.body["message"]
+    role["rules"][0]["resources"] = ["pods"]
+    assert (await as_user(http, "dave", "POST", f"{RBAC}/roles", role)).status == 201
+
+
+async def test_a_node_watches_the_secret_its_pod_names_and_no_other(http: Http) -> None:
+    for name in ("mine", "theirs"):
+        await http("POST", SECRETS, {"metadata": {"name": name}, "stringData": {"a": "b"}})
+    await bound_pod(http, "web", "n1", volumes=[{"name": "v", "secret": {"secretName": "mine"}}])
+    one = f"{SECRETS}?fieldSelector=metadata.name%3Dmine"
+    answer = await as_node(http, "n1", "GET", one)
+    assert answer.status == 200 and [item["data"] for item in answer.body["items"]] == [{"a": "Yg=="}]
+    assert (await as_node(http, "n2", "GET", one)).status == 403
+    assert (await as_node(http, "n1", "GET", f"{SECRETS}?fieldSelector=metadata.name%3Dtheirs")).status == 403
+    assert (await as_node(http, "n1", "GET", f"{SECRETS}?fieldSelector=metadata.name!%3Dtheirs")).status == 403
+    assert (await as_node(http, "n1", "GET", SECRETS)).status == 403
+    await http("DELETE", f"{PODS}/web?gracePeriodSeconds=0")
+    assert (await as_node(http, "n1", "GET", one)).status == 403
+
+
+async def test_a_node_reports_on_its_own_pods_only(http: Http) -> None:
+    await bound_pod(http, "web", "n1")
+    body, kind = {"status": {"phase": "Running"}}, "application/merge-patch+json"
+    refused = await as_node(http, "n2", "PATCH", f"{PODS}/web/status", body, Content_Type=kind)
+    assert refused.status == 403 and "spec.nodeName set to itself" in refused.body["message"]
+    answer = await as_node(http, "n1", "PATCH", f"{PODS}/web/status", body, Content_Type=kind)
+    assert answer.status == 200 and answer.body["status"]["phase"] == "Running"
+    assert (await as_node(http, "n2", "DELETE", f"{PODS}/web")).status == 403
+
+
+async def test_tokens_for_a_pod_come_from_its_node_and_die_with_it(http: Http) -> None:
+    await bound_pod(http, "web", "n1")
+    uid = (await http("GET", f"{PODS}/web")).body["metadata"]["uid"]
+    path = "/api/v1/namespaces/default/serviceaccounts/default/token"
+    body = {"spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "web", "uid": uid}}}
+    assert (await as_node(http, "n2", "POST", path, body)).status == 403
+    answer = await as_node(http, "n1", "POST", path, body)
+    assert answer.status == 201
+    review = {"spec": {"token": answer.body["status"]["token"]}}
+
+    async def reviewed() -> Any:
+        return (await http("POST", "/apis/authentication.k8s.io/v1/tokenreviews", review)).body["status"]
+
+    assert (await reviewed())["user"]["username"] == "system:serviceaccount:default:default"
+    await http("DELETE", f"{PODS}/web?gracePeriodSeconds=0")
+    assert not (await reviewed()).get("authenticated")
