@@ -191,13 +191,13 @@ class Front:
         view = self._view(request, call.resource)
         return responses.json(view.object(self._registry.get(call), call.now))
 
-    async def _list(self, request: web.BaseRequest, call: Call) -> web.Response:
+    async def _list(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
         view = self._view(request, call.resource)
         options = list_options(request.query)
         chosen = selection(call.resource, options.label_selector, options.field_selector)
         found = await page(self._registry.store.cache, call.resource, call.namespace, chosen, options)
-        data = view.collection(found.records, found.revision, call.now, found.continue_token, found.remaining)
-        return await responses.compress(request, responses.json(data))
+        listed = view.collection(found.records, found.revision, call.now, found.continue_token, found.remaining)
+        return await responses.collection(request, listed)
 
     async def _watch(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
         if self._draining:
@@ -284,7 +284,8 @@ class Front:
                     raise
         view = View(resource=call.resource, representation=_OBJECT)
         records = [written.record for written in deleted]
-        return responses.json(view.collection(records, found.revision, call.now, found.continue_token, found.remaining))
+        listed = view.collection(records, found.revision, call.now, found.continue_token, found.remaining)
+        return responses.json(listed.whole())
 
 
 def _busy() -> ApiError:

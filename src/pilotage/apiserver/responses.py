@@ -16,10 +16,12 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from pilotage.api.status import ApiError
+from pilotage.apiserver.core.forms import Collection
 
 JSON = "application/json"
 # kube-apiserver's own threshold.
 GZIP_BYTES_MIN = 128 * 1024
+STREAM_BYTES_MIN = 512 * 1024
 _encode = msgspec.json.Encoder().encode
 
 
@@ -58,14 +60,28 @@ def error(failure: ApiError) -> web.Response:
 async def compress(request: web.BaseRequest, response: web.Response) -> web.Response:
     """Compress a large body if the client takes gzip and is not local; off the event loop's thread."""
     body = response.body
-    if not isinstance(body, bytes) or len(body) < GZIP_BYTES_MIN:
-        return response
-    if "gzip" not in request.headers.get("Accept-Encoding", "") or _is_loopback(request.remote):
-        return response
-    response.body = await asyncio.to_thread(_gzip, body)
-    response.headers["Content-Encoding"] = "gzip"
-    response.headers["Vary"] = "Accept-Encoding"
+    if isinstance(body, bytes) and len(body) >= GZIP_BYTES_MIN and _wants_gzip(request):
+        response.body = await asyncio.to_thread(_gzip, body)
+        response.headers["Content-Encoding"] = "gzip"
+        response.headers["Vary"] = "Accept-Encoding"
     return response
+
+
+async def collection(request: web.BaseRequest, found: Collection) -> web.StreamResponse:
+    """A list: whole if it is small or to be compressed, else chunk by chunk, at the pace of the client."""
+    if found.size < STREAM_BYTES_MIN or _wants_gzip(request):
+        return await compress(request, json(found.whole()))
+    response = web.StreamResponse(headers={"Content-Type": JSON, "Cache-Control": "no-cache, private"})
+    response.content_length = found.size
+    await response.prepare(request)
+    for chunk in found.chunks:
+        await response.write(chunk)
+    await response.write_eof()
+    return response
+
+
+def _wants_gzip(request: web.BaseRequest) -> bool:
+    return "gzip" in request.headers.get("Accept-Encoding", "") and not _is_loopback(request.remote)
 
 
 def _gzip(data: bytes) -> bytes:

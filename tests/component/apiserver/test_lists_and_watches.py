@@ -214,6 +214,13 @@ async def test_large_answers_are_compressed_for_remote_clients_only(http: Http) 
     assert "Content-Encoding" not in answer.headers  # loopback
 
 
+async def test_a_list_of_many_pieces_is_one_document(http: Http) -> None:
+    await asyncio.gather(*(http("POST", CONFIG_MAPS, config_map(f"m{n}", x="x" * 100_000)) for n in range(12)))
+    answer = await http("GET", CONFIG_MAPS)
+    assert int(answer.headers["Content-Length"]) == len(answer.raw) > 1_200_000
+    assert sorted(names(answer)) == sorted(f"m{n}" for n in range(12))
+
+
 async def test_partial_objects(http: Http) -> None:
     await make(http, "a")
     accept = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
