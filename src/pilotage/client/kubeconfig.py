@@ -17,6 +17,8 @@ import yaml
 
 from pilotage.kit.errors import UsageError
 
+# Twenty times faster than the one in Python, which takes 8 ms for one kubeconfig.
+_YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -59,7 +61,7 @@ def load_kubeconfig(path: str | Path, *, context: str = "") -> Connection:
     """Read one context of a kubeconfig file; raises `UsageError` naming the file and what is wrong with it."""
     path = Path(path).expanduser()
     try:
-        document = yaml.safe_load(path.read_text())
+        document = yaml.load(path.read_text(), Loader=_YamlLoader)  # noqa: S506 - a safe loader
     except OSError as error:
         raise UsageError(f"cannot read kubeconfig {path}: {error.strerror}") from error
     except yaml.YAMLError as error:

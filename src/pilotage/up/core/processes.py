@@ -52,12 +52,15 @@ def identities(plan: Plan) -> tuple[Identity, ...]:
 
 def processes(plan: Plan) -> tuple[Process, ...]:
     """All processes in the order they are started: first what everything waits for, then what takes longest."""
-    rows = [Process(name="apiserver", component="apiserver"), Process(name="controllers", component="controllers")]
-    for component in ("agent", "proxy", "dns"):
-        rows += [Process(name=f"{component}-{node.name}", component=component, node=node.name) for node in plan.nodes]
-    rows.append(Process(name="gateway", component="gateway"))
+    rows = [Process(name=FIRST, component="apiserver"), Process(name="gateway", component="gateway")]
+    rows += _on_nodes("agent", plan)
+    rows.append(Process(name="controllers", component="controllers"))
     rows.append(Process(name="bootstrap", component="bootstrap", once=True))
-    return tuple(rows)
+    return (*rows, *_on_nodes("proxy", plan), *_on_nodes("dns", plan))
+
+
+def _on_nodes(component: str, plan: Plan) -> tuple[Process, ...]:
+    return tuple(Process(name=f"{component}-{node.name}", component=component, node=node.name) for node in plan.nodes)
 
 
 FIRST = "apiserver"  # issues the credentials of all others
@@ -73,4 +76,4 @@ SHARED_MODULES = (
 
 # What it imports then, in the order the processes are started. The API server imports its own part itself, after the
 # fork: nobody shares it, and so it starts on one processor while the zygote goes on importing on another.
-COMPONENTS = ("bootstrap", "controllers", "agent", "proxy", "dns", "gateway")
+COMPONENTS = ("gateway", "agent", "controllers", "bootstrap", "proxy", "dns")
