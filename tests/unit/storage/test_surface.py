@@ -1,0 +1,25 @@
+"""What others may import."""
+
+import pilotage.storage
+
+
+def test_the_package_offers_its_contract_and_its_backends() -> None:
+    assert sorted(pilotage.storage.__all__) == [
+        "Backend",
+        "Batch",
+        "CompactedError",
+        "ConflictError",
+        "CorruptError",
+        "Event",
+        "EventType",
+        "KeyValue",
+        "Listing",
+        "MemoryBackend",
+        "Operation",
+        "OverrunError",
+        "SqliteBackend",
+        "StorageError",
+        "UnavailableError",
+        "Watch",
+        "open_backend",
+    ]
