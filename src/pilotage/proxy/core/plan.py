@@ -105,8 +105,11 @@ class Planner:
         """
         found = problems if problems is not None else []
         again = self._claim(service, frozenset(f for port in ports for f in frontends_of(port)), age)
-        fragment = self._fragment(service, ports, found)
-        self._replace(service, fragment)
+        for other in again:
+            # It may have lost an address to us: its elements go first, so that no key ever has two holders. It is
+            # planned again before `take`, so nobody sees it gone.
+            self._replace(other, _NOTHING)
+        self._replace(service, self._fragment(service, ports, found))
         return again
 
     def take(self) -> Delta:
@@ -197,7 +200,7 @@ class Planner:
                 del self._shared[element]
                 self._drop(element[:2], element[2])
         self._count_chains(old.chains, new.chains)
-        self._replace_targets(service, old, new)
+        self._replace_targets(old, new)
         self.health.pop(service, None)
         if new.health is not None:
             self.health[service] = new.health
@@ -206,7 +209,7 @@ class Planner:
         else:
             self._fragments.pop(service, None)
 
-    def _replace_targets(self, service: str, old: Fragment, new: Fragment) -> None:
+    def _replace_targets(self, old: Fragment, new: Fragment) -> None:
         for frontend in old.udp.keys() | new.udp.keys():
             after = new.udp.get(frontend, frozenset())
             before = old.udp.get(frontend, frozenset())
@@ -220,8 +223,7 @@ class Planner:
                 self._clients_changed.add(frontend[0])
         for current, gone, come in ((self.udp, old.udp, new.udp), (self.sticky, old.sticky, new.sticky)):
             for frontend in gone.keys() - come.keys():
-                if self._owners.get(frontend, service) == service:  # else the new owner's entry stands there already
-                    current.pop(frontend, None)
+                current.pop(frontend, None)
             current.update(come)
         self._frontends_gone -= new.udp.keys()
 
