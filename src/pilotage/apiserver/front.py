@@ -48,6 +48,8 @@ log = get_logger()
 
 # A watch without timeoutSeconds lasts this long; kube-apiserver picks between 30 and 60 minutes.
 WATCH_TIMEOUT_S = 1_800
+# A watcher that has stopped reading is cut off rather than kept for as long as its connection stands.
+WRITE_TIMEOUT_S = 60.0
 # kube-apiserver allows 600 requests at once, reads and writes together; more only wait for each other.
 REQUESTS_MAX = 600
 # Each costs a connection and a few kilobytes.
@@ -220,10 +222,15 @@ class Front:
             await response.prepare(request)
             async with contextlib.aclosing(lines):
                 async for line in lines:
-                    await response.write(line)
+                    async with asyncio.timeout(WRITE_TIMEOUT_S):
+                        await response.write(line)
             await response.write_eof()
         except (ConnectionResetError, BrokenPipeError):
             pass  # the watcher has left
+        except TimeoutError:
+            response.force_close()
+            if request.transport is not None:
+                request.transport.abort()
         finally:
             WATCHES.dec()
             timer.cancel()

@@ -208,6 +208,19 @@ async def test_a_client_that_leaves_is_forgotten(http: Http) -> None:
             await asyncio.sleep(0.02)
 
 
+async def test_a_watcher_that_stops_reading_is_cut_off(http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pilotage.apiserver.front.WRITE_TIMEOUT_S", 0.2)
+    async with http.watch(f"{CONFIG_MAPS}?watch=true"):
+        await http("POST", CONFIG_MAPS, config_map("a", x="x" * 900_000))
+        async with asyncio.timeout(20):
+            for number in range(1000):
+                body = config_map("a", x=str(number) + "x" * 900_000)
+                assert (await http("PUT", f"{CONFIG_MAPS}/a", body)).status == 200
+                if "pilotage_apiserver_watches_count 0.0" in (await http("GET", "/metrics")).raw.decode():
+                    return
+    raise AssertionError("a watcher that never reads is still there")
+
+
 async def test_large_answers_are_compressed_for_remote_clients_only(http: Http) -> None:
     await http("POST", CONFIG_MAPS, config_map("big", x="x" * 200_000))
     answer = await http("GET", CONFIG_MAPS, Accept_Encoding="gzip")
