@@ -6,7 +6,7 @@ the time `--help` takes.
 
 import typer
 
-from pilotage.cli.commands import cluster, components, image, look
+from pilotage.cli.commands import cluster, components, demo, image, look
 
 app = typer.Typer(
     name="pilotage",
@@ -22,4 +22,5 @@ app = typer.Typer(
 cluster.register(app)
 look.register(app)
 image.register(app)
+demo.register(app)
 components.register(app)

@@ -1,1 +1,1 @@
-"""The commands, one file a group: `cluster` (its life), `look` (what is there), `image`, `components` (one alone)."""
+"""The commands, one file a group: `cluster` (its life), `look` (what is there), `image`, `demo`, `components`."""
