@@ -15,6 +15,7 @@ from pilotage.apiserver.cache import Cache
 from pilotage.apiserver.core.options import ListOptions, decode_continue, encode_continue
 from pilotage.apiserver.core.record import Record
 from pilotage.apiserver.core.selection import Selection
+from pilotage.apiserver.core.stored_form import home_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,7 @@ class Page:
 
 async def page(cache: Cache, resource: Resource, namespace: str, selection: Selection, options: ListOptions) -> Page:
     """One page. Raises ApiError Expired for a revision that is too old, Timeout for one that is in the future."""
-    objects = cache.resource(resource.group, resource.plural)
+    objects = cache.resource(*home_of(resource))
     start_after = ""
     revision = cache.revision
     if options.continue_token:

@@ -26,6 +26,7 @@ from pilotage.apiserver.core import deletion
 from pilotage.apiserver.core.negotiation import BodyType
 from pilotage.apiserver.core.options import DeleteOptions
 from pilotage.apiserver.core.record import Document, Record, encode, with_revision
+from pilotage.apiserver.core.stored_form import from_stored, to_stored
 from pilotage.apiserver.pipeline import Pipeline
 from pilotage.apiserver.store import ObjectStore
 from pilotage.storage import ConflictError
@@ -71,7 +72,7 @@ class Registry:
             given = msgspec.json.decode(msgspec.json.encode(body)) if generated else body
             try:
                 with call.provisional() as keep:
-                    document = self.pipeline.create(call, given)
+                    document = to_stored(call.resource, self.pipeline.create(call, given))
                     call.name = document["metadata"]["name"]
                     if call.options.dry_run:
                         if self.cache(call.resource).get(call.key) is not None:
@@ -164,11 +165,11 @@ class Registry:
         """Read, transform a private copy, run the pipeline, compare and swap; retry lost races unless `conditional`."""
         for _ in range(ATTEMPTS_MAX):
             current = self.get(call)
-            new = await transform(current.copy())
+            new = await transform(from_stored(call.resource, current.copy()))
             self._check_same_object(call, current, new)
             try:
                 with call.provisional() as keep:
-                    new = self.pipeline.update(call, current.document, new)
+                    new = self.pipeline.update(call, from_stored(call.resource, current.document), new)
                     written = await self._write(call, current, new)
                     if not call.options.dry_run:
                         keep()
@@ -196,7 +197,7 @@ class Registry:
                 return Written(record=_unsaved(current.key, new, current.revision), deleted=True)
             await self.store.delete(call.resource, current)
             return Written(record=_unsaved(current.key, new, current.revision), deleted=True)
-        if new == current.document:
+        if to_stored(call.resource, new) == current.document:
             return Written(record=current)  # nothing changed: no revision, no event, as in Kubernetes
         if call.options.dry_run:
             return Written(record=_unsaved(current.key, new, current.revision))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pilotage.api.catalogue import Resource
 from pilotage.apiserver.cache import Cache, ResourceCache, full_key
 from pilotage.apiserver.core.record import Document, Record, encode
+from pilotage.apiserver.core.stored_form import home_of
 from pilotage.storage import Backend, ConflictError
 
 # A write that is accepted but not yet durable blocks its key's next writer at most this long.
@@ -24,18 +25,18 @@ class ObjectStore:
 
     def resource(self, resource: Resource) -> ResourceCache:
         """The cache of a resource; group-versions of one kind share it."""
-        return self.cache.resource(resource.group, resource.plural)
+        return self.cache.resource(*home_of(resource))
 
     async def create(self, resource: Resource, key: str, document: Document) -> Record:
-        """Write a new object; `document` belongs to the cache from here on. Raises storage.ConflictError."""
+        """Write a new object; `document`, in its stored form, belongs to the cache from here on. Raises storage.ConflictError."""
         return await self._put(resource, key, document, 0)
 
     async def update(self, resource: Resource, current: Record, document: Document) -> Record:
-        """Replace `current`; `document` belongs to the cache from here on. Raises storage.ConflictError."""
+        """Replace `current`; `document`, in its stored form, belongs to the cache from here on. Raises storage.ConflictError."""
         return await self._put(resource, current.key, document, current.revision)
 
     async def _put(self, resource: Resource, key: str, document: Document, expected: int) -> Record:
-        stored = full_key(resource.group, resource.plural, key)
+        stored = full_key(*home_of(resource), key)
         value = encode(document)
         self.cache.hint(stored, value, document)
         try:
@@ -49,7 +50,7 @@ class ObjectStore:
 
     async def delete(self, resource: Resource, current: Record) -> Record:
         """Remove `current`; return it as of its deletion. Raises storage.ConflictError."""
-        stored = full_key(resource.group, resource.plural, current.key)
+        stored = full_key(*home_of(resource), current.key)
         try:
             revision = await self._backend.delete(stored, current.revision)
         except ConflictError as conflict:

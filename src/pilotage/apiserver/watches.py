@@ -21,6 +21,7 @@ from pilotage.apiserver.core.forms import View
 from pilotage.apiserver.core.options import ListOptions
 from pilotage.apiserver.core.record import Record
 from pilotage.apiserver.core.selection import Selection
+from pilotage.apiserver.core.stored_form import home_of
 from pilotage.kit.clock import Clock
 
 # Lines joined into one write: bounds the memory of a watcher that starts with tens of thousands of objects.
@@ -61,7 +62,7 @@ async def lines(
     The caller closes the cursor, and ends the stream by `cursor.expire()`.
     """
     resource = view.resource
-    objects = cache.resource(resource.group, resource.plural)
+    objects = cache.resource(*home_of(resource))
     if options.resource_version:
         await cache.wait_for(options.resource_version)
     start = initial_revision(options)

@@ -17,6 +17,7 @@ from pilotage.api.catalogue import Resource
 from pilotage.apiserver.core.columns import columns_of
 from pilotage.apiserver.core.negotiation import Form, Representation
 from pilotage.apiserver.core.record import Document, Record
+from pilotage.apiserver.core.stored_form import shown
 
 _encode = msgspec.json.Encoder().encode
 
@@ -66,7 +67,7 @@ class View:
             case Form.PARTIAL:
                 return _encode(self._partial(record))
             case _:
-                return record.data
+                return shown(self.resource, record).data
 
     def collection(
         self, records: Sequence[Record], revision: int, now: datetime, continue_token: str, remaining: int | None
@@ -89,7 +90,7 @@ class View:
                 items = [_encode(self._partial(record)) for record in records]
             case _:
                 kind, api_version = self.resource.list_kind, self.resource.api_version
-                items = [record.data for record in records]
+                items = [shown(self.resource, record).data for record in records]
         head = _encode({"kind": kind, "apiVersion": api_version, "metadata": metadata})[:-1] + b',"items":['
         size = len(head) + sum(map(len, items)) + max(len(items) - 1, 0) + 2
         return Collection(size=size, chunks=_joined(head, items))
@@ -132,7 +133,7 @@ class View:
         for record in records:
             row: Document = {"cells": [column.cell(record.document, now) for column in columns]}
             if self.include_object == "Object":
-                row["object"] = msgspec.Raw(record.data)
+                row["object"] = msgspec.Raw(shown(self.resource, record).data)
             elif self.include_object != "None":
                 row["object"] = self._partial(record, version)
             rows.append(row)

@@ -77,7 +77,10 @@ _FIELDS: dict[tuple[str, str], dict[str, FieldReader]] = {
         "source": _event_source,
     },
     ("events.k8s.io", "events"): {
-        **_paths(*(f"regarding.{name}" for name in _EVENT_SUBJECT), "reason", "type", "reportingController"),
+        # Read from the stored form, which is core's.
+        **{f"regarding.{name}": _path(f"involvedObject.{name}") for name in _EVENT_SUBJECT},
+        **_paths("reason", "type"),
+        "reportingController": _path("reportingComponent"),
     },
     ("apps", "replicasets"): {"status.replicas": _path("status.replicas", "0")},
     ("batch", "jobs"): {"status.successful": _path("status.succeeded", "0")},

@@ -114,7 +114,21 @@ def _claim(document: Document, now: datetime) -> Cell:
     return f"{reference['namespace']}/{reference['name']}" if reference else ""
 
 
+_EVENT = (
+    Column("Last Seen", _event_last_seen),
+    Column("Type", text("type")),
+    Column("Reason", text("reason")),
+    Column("Object", _event_object),
+    Column("Subobject", text("involvedObject.fieldPath"), priority=1),
+    Column("Source", _event_source, priority=1),
+    Column("Message", _message),
+    Column("First Seen", since("firstTimestamp"), priority=1),
+    Column("Count", number("count", 1), priority=1),
+    Column("Name", text("metadata.name"), priority=1, format="name"),
+)
+
 CLUSTER: dict[tuple[str, str], tuple[Column, ...]] = {
+    ("events.k8s.io", "events"): _EVENT,
     ("", "nodes"): (
         NAME,
         Column("Status", _node_status),
@@ -139,18 +153,7 @@ CLUSTER: dict[tuple[str, str], tuple[Column, ...]] = {
     ),
     ("", "secrets"): (NAME, Column("Type", text("type")), Column("Data", count("data"), type="integer"), AGE),
     ("", "serviceaccounts"): (NAME, AGE),
-    ("", "events"): (
-        Column("Last Seen", _event_last_seen),
-        Column("Type", text("type")),
-        Column("Reason", text("reason")),
-        Column("Object", _event_object),
-        Column("Subobject", text("involvedObject.fieldPath"), priority=1),
-        Column("Source", _event_source, priority=1),
-        Column("Message", _message),
-        Column("First Seen", since("firstTimestamp"), priority=1),
-        Column("Count", number("count", 1), priority=1),
-        Column("Name", text("metadata.name"), priority=1, format="name"),
-    ),
+    ("", "events"): _EVENT,
     ("", "persistentvolumeclaims"): (
         NAME,
         Column("Status", text("status.phase")),

@@ -1,0 +1,53 @@
+"""Where a resource's objects are kept, when that is under another group-version: Events have two shapes and one home.
+
+Stands apart because only the edges of the registry know that `events.k8s.io/v1` objects are stored as core `v1` Events:
+what is written through one is read through the other, as in Kubernetes. Pure translation, one field for one field.
+Source: events.k8s.io/v1 in the Kubernetes API reference, whose deprecated fields carry core's; KEP-383.
+"""
+
+from __future__ import annotations
+
+from pilotage.api.catalogue import Resource
+from pilotage.apiserver.core.record import Document, Record, encode
+
+_EVENTS = ("events.k8s.io", "events")
+_HOME = ("", "events")
+
+# events.k8s.io/v1 → core/v1, where the names differ.
+_TO_CORE = {
+    "regarding": "involvedObject",
+    "note": "message",
+    "reportingController": "reportingComponent",
+    "deprecatedSource": "source",
+    "deprecatedFirstTimestamp": "firstTimestamp",
+    "deprecatedLastTimestamp": "lastTimestamp",
+    "deprecatedCount": "count",
+}
+_FROM_CORE = {core: name for name, core in _TO_CORE.items()}
+
+
+def home_of(resource: Resource) -> tuple[str, str]:
+    """Group and plural under which a resource's objects are stored."""
+    own = (resource.group, resource.plural)
+    return _HOME if own == _EVENTS else own
+
+
+def to_stored(resource: Resource, document: Document) -> Document:
+    """A document of the resource → what is stored; the same object where nothing differs."""
+    if (resource.group, resource.plural) != _EVENTS:
+        return document
+    return {**{_TO_CORE.get(key, key): value for key, value in document.items()}, "apiVersion": "v1"}
+
+
+def from_stored(resource: Resource, document: Document) -> Document:
+    """What is stored → a document of the resource; the same object where nothing differs."""
+    if (resource.group, resource.plural) != _EVENTS:
+        return document
+    return {**{_FROM_CORE.get(key, key): value for key, value in document.items()}, "apiVersion": resource.api_version}
+
+
+def shown(resource: Resource, record: Record) -> Record:
+    """A stored record as the resource shows it; the same record where nothing differs."""
+    if (resource.group, resource.plural) != _EVENTS:
+        return record
+    return Record.from_stored(record.key, encode(from_stored(resource, record.document)), record.revision)

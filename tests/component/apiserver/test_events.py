@@ -1,0 +1,48 @@
+"""Events: one home, two shapes, and an end."""
+
+from datetime import UTC, datetime
+
+from pilotage.apiserver.expiry import expired
+from pilotage.testing.wire import Http
+
+CORE = "/api/v1/namespaces/default/events"
+NEW = "/apis/events.k8s.io/v1/namespaces/default/events"
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+async def test_what_is_written_through_one_group_is_read_through_the_other(http: Http) -> None:
+    subject = {"kind": "Pod", "namespace": "default", "name": "p"}
+    body = {
+        "metadata": {"name": "p.1", "namespace": "default"},
+        "eventTime": "2026-01-01T00:00:00.000000Z",
+        "reportingController": "example.com/tester",
+        "reportingInstance": "tester-1",
+        "action": "Testing",
+        "reason": "Tested",
+        "type": "Normal",
+        "regarding": subject,
+        "note": "all is well",
+    }
+    created = await http("POST", NEW, body)
+    assert created.status == 201, created.body
+    assert (created.body["apiVersion"], created.body["note"]) == ("events.k8s.io/v1", "all is well")
+    core = (await http("GET", f"{CORE}/p.1")).body
+    assert (core["apiVersion"], core["message"], core["involvedObject"]) == ("v1", "all is well", subject)
+    kind = "application/merge-patch+json"
+    patched = await http(
+        "PATCH", f"{NEW}/p.1", {"series": {"count": 2, "lastObservedTime": body["eventTime"]}}, Content_Type=kind
+    )
+    assert patched.status == 200 and patched.body["series"]["count"] == 2
+    assert (await http("GET", f"{NEW}?fieldSelector=regarding.name%3Dp")).body["items"][0]["regarding"] == subject
+    assert (await http("GET", f"{CORE}?fieldSelector=involvedObject.name%3Dother")).body["items"] == []
+    async with http.watch(f"{NEW}?watch=true") as stream:
+        event = await stream.next()
+    assert event["object"]["apiVersion"] == "events.k8s.io/v1" and event["object"]["note"] == "all is well"
+    accept = "application/json;as=Table;v=v1;g=meta.k8s.io"
+    rows = (await http("GET", NEW, Accept=accept)).body["rows"]
+    assert "all is well" in rows[0]["cells"] and "pod/p" in rows[0]["cells"]
+
+
+def test_events_expire_an_hour_after_their_last_change() -> None:
+    events = [("old", "2026-01-01T10:59:59Z"), ("new", "2026-01-01T11:30:00.000000Z"), ("odd", "")]
+    assert expired(events, NOW) == ["odd", "old"]
