@@ -195,8 +195,8 @@ def _mount_private(plan: Plan, layout: Layout) -> None:
 
 
 def _mount_resolver(plan: Plan) -> None:
-    """Programs in the fabric ask the cluster's DNS."""
-    text = f"search default.svc.{plan.domain} svc.{plan.domain} {plan.domain}\nnameserver {plan.dns_service}\n"
+    """Programs in the fabric ask the cluster's DNS. No search list: agents would append it to that of every pod."""
+    text = f"nameserver {plan.dns_service}\n"
     target = Path(os.path.realpath("/etc/resolv.conf"))
     if target.is_relative_to("/run"):  # systemd-resolved keeps the file there: our /run is empty, so it can be written
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -36,6 +36,7 @@ class RunningCluster:
     ready: bool
     ports: dict[str, int]
     fabric_address: str
+    domain: str
     nodes: tuple[str, ...]
     processes: tuple[RunningProcess, ...]
     steps: tuple[tuple[float, str], ...]  # of the start: seconds since its beginning, what was done
@@ -74,6 +75,7 @@ def _read(layout: Layout, supervisor: int, document: dict[str, Any]) -> RunningC
         ready=document["ready"],
         ports=document["ports"],
         fabric_address=document["fabricAddress"],
+        domain=document["domain"],
         nodes=tuple(node["name"] for node in document["nodes"]),
         processes=tuple(
             RunningProcess(

@@ -6,6 +6,7 @@ the supervisor; printers live in the command line.
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -40,6 +41,7 @@ class PipeReporter:
         self._close()
 
     def failed(self, text: str) -> None:
+        sys.stderr.write(f"{text}\n")  # our log: after the start nobody listens
         self._write({"failed": text})
         self._close()
 

@@ -43,8 +43,8 @@ def run_inside(
             if node:
                 namespaces.enter(cluster.layout.namespace(node))
             _change_directory(directory)
-            kubeconfig = str(cluster.layout.credential("admin"))
-            os.execvpe(command[0], list(command), {**environment, "KUBECONFIG": kubeconfig})  # noqa: S606
+            own = inside_environment(cluster)
+            os.execvpe(command[0], list(command), {**environment, **own})  # noqa: S606
         except FileNotFoundError:
             code = _NOT_FOUND
             sys.stderr.write(f"pilotage: {command[0]}: no such command\n")
@@ -59,6 +59,18 @@ def run_inside(
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else _SIGNAL_BASE - code
+
+
+def inside_environment(cluster: RunningCluster) -> dict[str, str]:
+    """What a command inside needs: credentials that work there, and the names of the default namespace.
+
+    LOCALDOMAIN is the search list of one process (resolv.conf(5)); in the file it would reach every pod.
+    """
+    domain = cluster.domain
+    return {
+        "KUBECONFIG": str(cluster.layout.credential("admin")),
+        "LOCALDOMAIN": f"default.svc.{domain} svc.{domain} {domain}",
+    }
 
 
 def _enter(pid: int, name: str) -> None:

@@ -313,6 +313,7 @@ class Supervisor:
             "ports": self._ports(),
             "data": str(self._layout.data),
             "fabricAddress": self._plan.address,
+            "domain": self._plan.domain,
             "nodes": [
                 {"name": node.name, "address": node.address, "zone": node.config.zone} for node in self._plan.nodes
             ],
