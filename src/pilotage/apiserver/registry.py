@@ -192,12 +192,12 @@ class Registry:
 
     async def _write(self, call: Call, current: Record, new: Document) -> Written:
         new["metadata"]["resourceVersion"] = str(current.revision)
+        new = to_stored(call.resource, new)
         if deletion.finished(call.resource, new):
-            if call.options.dry_run:
-                return Written(record=_unsaved(current.key, new, current.revision), deleted=True)
-            await self.store.delete(call.resource, current)
+            if not call.options.dry_run:
+                await self.store.delete(call.resource, current)
             return Written(record=_unsaved(current.key, new, current.revision), deleted=True)
-        if to_stored(call.resource, new) == current.document:
+        if new == current.document:
             return Written(record=current)  # nothing changed: no revision, no event, as in Kubernetes
         if call.options.dry_run:
             return Written(record=_unsaved(current.key, new, current.revision))

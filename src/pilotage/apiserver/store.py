@@ -28,11 +28,11 @@ class ObjectStore:
         return self.cache.resource(*home_of(resource))
 
     async def create(self, resource: Resource, key: str, document: Document) -> Record:
-        """Write a new object; `document`, in its stored form, belongs to the cache from here on. Raises storage.ConflictError."""
+        """Write a new object in its stored form, which belongs to the cache from here on. Raises ConflictError."""
         return await self._put(resource, key, document, 0)
 
     async def update(self, resource: Resource, current: Record, document: Document) -> Record:
-        """Replace `current`; `document`, in its stored form, belongs to the cache from here on. Raises storage.ConflictError."""
+        """Replace `current` by a stored form, which belongs to the cache from here on. Raises ConflictError."""
         return await self._put(resource, current.key, document, current.revision)
 
     async def _put(self, resource: Resource, key: str, document: Document, expected: int) -> Record:

@@ -29,9 +29,8 @@ async def test_what_is_written_through_one_group_is_read_through_the_other(http:
     core = (await http("GET", f"{CORE}/p.1")).body
     assert (core["apiVersion"], core["message"], core["involvedObject"]) == ("v1", "all is well", subject)
     kind = "application/merge-patch+json"
-    patched = await http(
-        "PATCH", f"{NEW}/p.1", {"series": {"count": 2, "lastObservedTime": body["eventTime"]}}, Content_Type=kind
-    )
+    series = {"series": {"count": 2, "lastObservedTime": body["eventTime"]}}
+    patched = await http("PATCH", f"{NEW}/p.1", series, Content_Type=kind)
     assert patched.status == 200 and patched.body["series"]["count"] == 2
     assert (await http("GET", f"{NEW}?fieldSelector=regarding.name%3Dp")).body["items"][0]["regarding"] == subject
     assert (await http("GET", f"{CORE}?fieldSelector=involvedObject.name%3Dother")).body["items"] == []
