@@ -63,7 +63,7 @@ class LiveReporter:
     def _picture(self) -> "Text":
         from rich.text import Text
 
-        picture = Text("Starting cluster\n", style="bold")
+        picture = Text().append("Starting cluster\n", style="bold")
         for seconds, text in self._steps:
             picture.append(f"{seconds:6.2f} s ", style="dim").append("✔ ", style="green").append(f"{text}\n")
         return picture
