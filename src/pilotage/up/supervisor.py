@@ -343,7 +343,8 @@ def _document(state: ProcessState) -> Mapping[str, object]:
 
 def log_to(path: Path) -> None:
     """Send this process's own output to `path` (a supervisor without a terminal)."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for directory in (path.parent.parent, path.parent):  # a parent made on the way would get the default mode
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     os.dup2(nothing, 0)
