@@ -81,7 +81,7 @@ async def dns_service_port(world: World) -> tuple[str, str]:
 
 async def dns_external_name(world: World) -> tuple[str, str]:
     outcome = await world.resolve("deploy/api", "legacy")
-    chain = [(record["type"], record["data"]) for record in outcome["records"]]
+    chain = [(record["type"], record["data"]) for record in _records(outcome)]
     expect(("CNAME", "legacy.example.test.") in chain and chain[-1][0] == "A", f"got {chain}")
     return "A legacy", " → ".join(data for _, data in chain)
 
@@ -330,10 +330,16 @@ CHECKS: tuple[NamedCheck, ...] = (
 # ── reading answers ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def _records(outcome: Json) -> list[Json]:
+    """All records of the answer."""
+    expect("records" in outcome, f"{outcome.get('name')}: {outcome.get('error')}; asked {outcome.get('asked')}")
+    records: list[Json] = outcome["records"]
+    return records
+
+
 def _data(outcome: Json) -> list[str]:
     """The data of the records of the type that was asked for."""
-    expect("records" in outcome, f"{outcome.get('name')}: {outcome.get('error')}")
-    return [record["data"] for record in outcome["records"] if record["type"] == outcome["type"]]
+    return [record["data"] for record in _records(outcome) if record["type"] == outcome["type"]]
 
 
 def _answer(outcome: Json) -> Json:

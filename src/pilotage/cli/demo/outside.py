@@ -6,6 +6,7 @@ nothing else answers for names that are not the cluster's. Prints `ready` when b
 
 import asyncio
 import sys
+from typing import cast
 
 import dns.exception
 import dns.flags
@@ -42,8 +43,7 @@ class _Dns(asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, peer: tuple[str, int]) -> None:
         reply = answer(data, self._address)

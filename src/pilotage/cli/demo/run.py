@@ -152,6 +152,9 @@ async def _check(world: World, line: Callable[[bool, str, str, str], None]) -> i
         except CheckError as error:
             failed += 1
             line(False, check.title, "", str(error))
+        except (LookupError, TypeError, ValueError) as error:  # an answer of another shape than the check reads
+            failed += 1
+            line(False, check.title, "", f"not the answer expected: {type(error).__name__} {error}")
         else:
             line(True, check.title, asked, answered)
     return failed
