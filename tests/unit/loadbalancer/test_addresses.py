@@ -20,9 +20,9 @@ def balanced(
 
 
 def test_every_address_of_the_pool_is_given_out_once() -> None:
-    book = AddressBook(["10.89.200.0/30"])
+    book = AddressBook(["10.89.200.0/30", "10.89.201.8-10.89.201.9"])
     given = [book.decide(balanced(f"s{number}")).address for number in range(4)]
-    assert given == ["10.89.200.0", "10.89.200.1", "10.89.200.2", "10.89.200.3"]
+    assert given == ["10.89.200.1", "10.89.200.2", "10.89.201.8", "10.89.201.9"]
     refused = book.decide(balanced("s4"))
     assert (refused.address, refused.reason) == ("", "AllocationFailed")
     assert "all 4 addresses" in refused.message

@@ -4,7 +4,6 @@ Apart from the assigner so that conflicts, exhaustion and changes of mind are a 
 from the Services themselves: what a Service's status says is true as long as nobody older says the same.
 """
 
-import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -38,8 +37,11 @@ class AddressBook:
     """Addresses by Service key. Deciding is O(log n); memory one entry per LoadBalancer Service."""
 
     def __init__(self, pools: Sequence[str]) -> None:
-        """`pools`: CIDRs or `first-last` ranges, used in order. Every address of a range is given out, edges too."""
-        self._pools = tuple(AddressPool(_whole(pool)) for pool in pools)
+        """`pools`: CIDRs or `first-last` ranges, used in order.
+
+        Of a CIDR the network and broadcast addresses are kept back; a range is given out whole.
+        """
+        self._pools = tuple(AddressPool(pool) for pool in pools)
         self._held: dict[str, str] = {}
 
     def restore(self, services: Iterable[Service]) -> None:
@@ -96,11 +98,3 @@ class AddressBook:
         if taken:
             self._held[key] = address
         return taken
-
-
-def _whole(pool: str) -> str:
-    """A CIDR as the range of all its addresses: on a balancer's pool no address is a network or a broadcast."""
-    if "-" in pool:
-        return pool
-    network = ipaddress.ip_network(pool)
-    return f"{network[0]}-{network[-1]}"
