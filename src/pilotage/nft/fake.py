@@ -4,7 +4,9 @@ It ships with the package so that whoever drives `Nft` can be tested anywhere. T
 `tests/netns/nft` holds it equal to the kernel.
 """
 
-from pilotage.nft.core.objects import ElementValue, PutChain, Set, Table, Transaction, chain_declaration
+from collections.abc import Mapping
+
+from pilotage.nft.core.objects import ElementValue, Set, Table, Transaction, chain_declaration
 from pilotage.nft.core.ruleset import RefusedError, Ruleset
 from pilotage.nft.errors import NftError
 
@@ -42,15 +44,15 @@ class FakeNft:
         content = self.ruleset.tables.get(table)
         return frozenset(content.chains) if content else frozenset()
 
-    def structure(self, table: Table) -> str:
+    def structure(self, table: Table) -> Mapping[str, bytes]:
         content = self.ruleset.tables.get(table)
         if content is None:
-            return ""
-        lines = [f"{declared.keyword} {name} {{ {declared.declaration()} }}" for name, declared in content.sets.items()]
-        for chain in content.chains.values():
-            lines.append(chain_declaration(table, chain))
-            lines += [one.text() for one in PutChain(table, chain).chain.rules]
-        return "\n".join(lines)
+            return {}
+        found = {f"set {name}": declared.declaration().encode() for name, declared in content.sets.items()}
+        for name, chain in content.chains.items():
+            lines = [chain_declaration(table, chain), *(one.text() for one in chain.rules)]
+            found[f"chain {name}"] = "\n".join(lines).encode()
+        return found
 
     def generation(self) -> int:
         return self._generation

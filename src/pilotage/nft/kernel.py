@@ -6,11 +6,11 @@ batches (see `core.wire` for the measurements). Acts in the network namespace in
 but one at a time.
 """
 
-import json
+from collections.abc import Mapping
 from typing import Protocol
 
+from pilotage.nft.core import wire
 from pilotage.nft.core.objects import ElementValue, Set, Table, Transaction, render
-from pilotage.nft.errors import NftError
 from pilotage.nft.libnftables import Libnftables
 from pilotage.nft.netlink import ElementSocket
 
@@ -38,8 +38,8 @@ class Nft(Protocol):
         """Names of the chains of a table."""
         ...
 
-    def structure(self, table: Table) -> str:
-        """Sets, chains and rules of a table as comparable text, without elements; empty if there is no table."""
+    def structure(self, table: Table) -> Mapping[str, bytes]:
+        """`chain NAME` and `set NAME` → what it means, comparable; without elements. Empty if there is no table."""
         ...
 
     def generation(self) -> int:
@@ -70,20 +70,19 @@ class KernelNft:
         return self._socket.elements(table, target)
 
     def has_table(self, table: Table) -> bool:
-        return f"table {table.text()}\n" in self._library.run(f"list tables {table.family}")
+        return table.name in dict(self._socket.objects(wire.GETTABLE, table))
 
     def chains(self, table: Table) -> frozenset[str]:
-        listed = json.loads(self._library.run(f"list chains {table.family}", json=True))["nftables"]
-        found = [item["chain"] for item in listed if "chain" in item]
-        return frozenset(str(chain["name"]) for chain in found if chain["table"] == table.name)
+        return frozenset(dict(self._socket.objects(wire.GETCHAIN, table)))
 
-    def structure(self, table: Table) -> str:
-        try:
-            return self._library.run(f"list table {table.text()}", terse=True)
-        except NftError:
-            if self.has_table(table):
-                raise
-            return ""
+    def structure(self, table: Table) -> Mapping[str, bytes]:
+        # Not by libnftables: its listing of a table reads every element first, even when told to leave them out
+        # (nft 1.0.6: 4 s and 230 MB with 10,000 Services).
+        found = {f"set {name}": meaning for name, meaning in self._socket.objects(wire.GETSET, table)}
+        found |= {f"chain {name}": meaning for name, meaning in self._socket.objects(wire.GETCHAIN, table)}
+        for chain, meaning in self._socket.objects(wire.GETRULE, table):
+            found[f"chain {chain}"] = found.get(f"chain {chain}", b"") + meaning
+        return found
 
     def generation(self) -> int:
         return self._socket.generation()

@@ -15,7 +15,7 @@ from typing import Any
 from pilotage.nft.errors import NftError
 
 _LIBRARY = "libnftables.so.1"
-_OUTPUT_JSON, _OUTPUT_TERSE = 1 << 4, 1 << 11  # nftables/libnftables.h: NFT_CTX_OUTPUT_*
+_OUTPUT_JSON = 1 << 4  # nftables/libnftables.h: NFT_CTX_OUTPUT_JSON
 
 
 class Libnftables:
@@ -49,13 +49,11 @@ class Libnftables:
             function = getattr(self._library, name)
             function.argtypes, function.restype = arguments, result
 
-    def run(self, commands: str, *, json: bool = False, terse: bool = False) -> str:
-        """Carry out commands as one transaction and return what they print; `terse` leaves elements out."""
+    def run(self, commands: str, *, json: bool = False) -> str:
+        """Carry out commands as one transaction and return what they print."""
         if self._context is None:
             raise NftError("libnftables context is closed")
-        self._library.nft_ctx_output_set_flags(
-            self._context, (_OUTPUT_JSON if json else 0) | (_OUTPUT_TERSE if terse else 0)
-        )
+        self._library.nft_ctx_output_set_flags(self._context, _OUTPUT_JSON if json else 0)
         failed = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
         output: bytes = self._library.nft_ctx_get_output_buffer(self._context) or b""
         errors: bytes = self._library.nft_ctx_get_error_buffer(self._context) or b""

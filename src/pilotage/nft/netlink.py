@@ -11,7 +11,7 @@ import errno as codes
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pilotage.nft.core import wire
 from pilotage.nft.core.objects import AddElements, DeleteElements, ElementValue, Set, Table, Transaction
@@ -62,17 +62,15 @@ class ElementSocket:
 
     def elements(self, table: Table, target: Set) -> dict[bytes, ElementValue]:
         """Every element of a set now in the kernel. Raises `NftError` (ENOENT) if there is no such set."""
-        for _ in range(_DUMPS_MAX):
-            sequence = self._next()
-            self._send(wire.list_elements(table, target, sequence))
-            found: dict[bytes, ElementValue] = {}
-            interrupted = False
-            for message in self._dump(sequence):
-                interrupted |= message.interrupted
-                found.update(wire.read_elements(message.payload, target))
-            if not interrupted:
-                return found
-        raise NftError(f"set {target.name} changed during each of {_DUMPS_MAX} listings", codes.EINTR)
+        found: dict[bytes, ElementValue] = {}
+        for message in self._dump(lambda sequence: wire.list_elements(table, target, sequence)):
+            found.update(wire.read_elements(message, target))
+        return found
+
+    def objects(self, kind: int, table: Table) -> list[tuple[str, bytes]]:
+        """(name, meaning) of tables, chains, rules or sets, in the kernel's order; see `wire.read_object`."""
+        dump = self._dump(lambda sequence: wire.list_objects(kind, table, sequence))
+        return [found for payload in dump if (found := wire.read_object(payload, kind, table)) is not None]
 
     def generation(self) -> int:
         """The counter that every committed transaction increases, whoever made it."""
@@ -83,17 +81,29 @@ class ElementSocket:
                 return wire.read_generation(message.payload)
         raise NftError("nf_tables did not state its generation")
 
-    def _dump(self, sequence: int) -> Iterator[wire.Message]:
+    def _dump(self, request: Callable[[int], bytes]) -> list[bytes]:
+        for _ in range(_DUMPS_MAX):
+            sequence = self._next()
+            self._send(request(sequence))
+            payloads, interrupted = self._answers(sequence)
+            if not interrupted:
+                return payloads
+        raise NftError(f"nf_tables changed during each of {_DUMPS_MAX} listings", codes.EINTR)
+
+    def _answers(self, sequence: int) -> tuple[list[bytes], bool]:
+        payloads: list[bytes] = []
+        interrupted = False
         while True:
             for message in self._receive():
                 if message.sequence != sequence:
                     continue
+                interrupted |= message.interrupted
                 if message.kind == wire.NLMSG_ERROR:
                     refusal = wire.read_error(message.payload)
-                    raise NftError(f"nf_tables cannot list elements: {os.strerror(refusal)}", refusal)
-                yield message
+                    raise NftError(f"nf_tables cannot list: {os.strerror(refusal)}", refusal)
                 if message.kind == wire.NLMSG_DONE:
-                    return
+                    return payloads, interrupted
+                payloads.append(message.payload)
 
     def _send(self, data: bytes) -> None:
         try:

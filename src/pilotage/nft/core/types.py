@@ -8,6 +8,7 @@ Specification: nft(8) "DATA TYPES"; a concatenation pads each part to a 32-bit r
 """
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -52,13 +53,15 @@ PORT = DataType("inet_service", 2)
 CLASS_ID = DataType("classid", 4)
 
 
+_DOTTED = re.compile(r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}", re.ASCII).fullmatch
+
+
 def encode_address(text: str, size: int) -> bytes:
     """Network-order bytes of an address of exactly `size` bytes; raises ValueError."""
     if size == 4:
         # A quarter of the time of ipaddress, on a path that runs once per endpoint.
-        parts = text.split(".")
-        if len(parts) == 4 and all(part.isascii() and part.isdigit() and len(part) <= 3 for part in parts):
-            return bytes(map(int, parts))
+        if _DOTTED(text):
+            return bytes(map(int, text.split(".")))
         raise ValueError(f"not an IPv4 address: {text[:64]!r}")
     return ipaddress.IPv6Address(text).packed
 

@@ -21,9 +21,11 @@ from pilotage.nft.core.objects import (
     Set,
     Table,
 )
+from pilotage.nft.core.types import Layout
 
 _SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
 NEWSETELEM, GETSETELEM, DELSETELEM, GETGEN, NEWGEN = (_SUBSYSTEM | number for number in (12, 13, 14, 16, 15))
+GETTABLE, GETCHAIN, GETRULE, GETSET = (_SUBSYSTEM | number for number in (1, 4, 7, 10))
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _REQUEST, _DUMP_INTERRUPTED, _DUMP, _CREATE = 0x1, 0x10, 0x300, 0x400
 NLMSG_ERROR, NLMSG_DONE = 2, 3
@@ -118,6 +120,12 @@ def list_elements(table: Table, target: Set, sequence: int) -> bytes:
     return _message(GETSETELEM, _DUMP, _FAMILIES[table.family], 0, names, sequence)
 
 
+def list_objects(kind: int, table: Table, sequence: int) -> bytes:
+    """A request to dump the tables of a family, or the chains, rules or sets of a table (by `GETTABLE` …)."""
+    names = b"" if kind == GETTABLE else _attribute(1, table.name.encode() + b"\0")
+    return _message(kind, _DUMP, _FAMILIES[table.family], 0, names, sequence)
+
+
 def get_generation(sequence: int) -> bytes:
     """A request for the counter that every committed transaction, of anyone, increases."""
     return _message(GETGEN, 0, 0, 0, b"", sequence)
@@ -153,14 +161,68 @@ def read_generation(payload: bytes) -> int:
     return int.from_bytes(_attributes(payload[4:])[1], "big")
 
 
+# What identifies an object, by attribute number (nf_tables.h): not its handle, position or counters, which change
+# without anybody changing the object.
+_TABLE_OF, _NAME_OF = (
+    {GETTABLE: 1, GETCHAIN: 1, GETRULE: 1, GETSET: 1},
+    {GETTABLE: 1, GETCHAIN: 3, GETRULE: 2, GETSET: 2},
+)
+_MEANING = {GETTABLE: (), GETCHAIN: (4, 5, 7), GETRULE: (4,), GETSET: (3, 4, 5, 6, 7, 9, 11)}
+
+
+def read_object(payload: bytes, kind: int, table: Table) -> tuple[str, bytes] | None:
+    """(name, what it means as comparable bytes) from one message of `list_objects`; the name of a rule is its chain's.
+
+    None for an object of another table (dumps of older kernels are not narrowed) and for anonymous sets.
+    """
+    fields = _attributes(payload[4:])
+    if kind != GETTABLE and _text(fields.get(_TABLE_OF[kind], b"")) != table.name:
+        return None
+    name = _text(fields.get(_NAME_OF[kind], b""))
+    if name.startswith("__"):
+        return None
+    return name, b"".join(_attribute(number, fields[number]) for number in _MEANING[kind] if number in fields)
+
+
+def _text(raw: bytes) -> str:
+    return raw.rstrip(b"\0").decode(errors="replace")
+
+
 def read_elements(payload: bytes, target: Set) -> Iterator[tuple[bytes, ElementValue]]:
     """The elements in one NEWSETELEM message of a dump."""
-    for _, element in _walk(_attributes(payload[4:]).get(3, b"")):
-        fields = _attributes(element)
-        key = _attributes(fields[1])[1] if 1 in fields else b""
-        if target.interval and 10 in fields:
-            key += _attributes(fields[10])[1]
-        yield key, _read_value(fields.get(2))
+    listed = _attributes(payload[4:]).get(3, b"")
+    if isinstance(target.value, Layout) and not target.interval and not target.dynamic:
+        yield from _read_alike(listed, target.key.size, target.value.size)
+        return
+    for _, element in _walk(listed):
+        yield _read_element(element, target.interval)
+
+
+def _read_alike(listed: bytes, key_size: int, value_size: int) -> Iterator[tuple[bytes, ElementValue]]:
+    """Elements of a plain map: they differ in key and value only, so those that look like the first are cut out."""
+    key_at, value_at = 12, 12 + key_size + 8
+    size = value_at + value_size
+    head, middle = listed[:key_at], listed[key_at + key_size : value_at]
+    alike = len(listed) >= size and head[:2] == size.to_bytes(2, "little")
+    at = 0
+    while at < len(listed):
+        if alike and listed.startswith(head, at) and listed.startswith(middle, at + key_at + key_size):
+            yield listed[at + key_at : at + key_at + key_size], listed[at + value_at : at + size]
+            at += size
+            continue
+        length = int.from_bytes(listed[at : at + 2], "little")
+        if length < 4:
+            return
+        yield _read_element(listed[at + 4 : at + length], interval=False)
+        at += (length + 3) & ~3
+
+
+def _read_element(element: bytes, interval: bool) -> tuple[bytes, ElementValue]:
+    fields = _attributes(element)
+    key = _attributes(fields[1])[1] if 1 in fields else b""
+    if interval and 10 in fields:
+        key += _attributes(fields[10])[1]
+    return key, _read_value(fields.get(2))
 
 
 def _read_value(data: bytes | None) -> ElementValue:

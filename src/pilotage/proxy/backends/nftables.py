@@ -26,13 +26,16 @@ from pilotage.proxy.core.drift import Drift, compare
 from pilotage.proxy.core.flows import stale_clients
 from pilotage.proxy.core.fragment import ChainId, Frontend, SetId, Target, chain_of
 from pilotage.proxy.core.layout import Surroundings, sets, static_chains, table
-from pilotage.proxy.core.plan import Delta, Plan
+from pilotage.proxy.core.plan import Delta, Plan, difference
 
 # Elements in one batch where the send buffer is the host's default (208 KiB, about 60 bytes each).
 _SMALL_BATCH = 2000
 _FORGET_ATTEMPTS_MAX = 5  # remembered clients expire while we look; each attempt reads again
+# Making a chain costs 20 ms once the maps are large, since libnftables reads them first. So chains for ordinary counts
+# stand from the start, and those that fall idle stay a while.
+_STANDING = range(1, 17)
+_IDLE_CHAINS_MAX = 64
 _AUDIT_LOOKS, _AUDIT_PAUSE_S = 2, 0.02
-_STRUCTURE = Drift(family="", set="", kind="changed", element="chains or declarations")
 
 
 class NftablesBackend:
@@ -42,15 +45,18 @@ class NftablesBackend:
         self._nft = nft
         self._families = tuple(families)
         self._surroundings = surroundings
-        self._structure: dict[str, str] = {}
+        self._structure: dict[str, Mapping[str, bytes]] = {}
         self._generation = 0
+        self._present: set[ChainId] = set()
+        self._idle: set[ChainId] = set()  # of those, no element leads to these
 
     def sync(self, plan: Plan) -> int:
-        structure = structure_commands(plan.chains, self._families, self._surroundings)
+        chains = plan.chains | {(family, "spread", count) for family in self._families for count in _STANDING}
+        structure = structure_commands(chains, self._families, self._surroundings)
         wanted = Plan(elements=self._own(plan.elements), chains=plan.chains)
         try:
             self._nft.apply(Transaction(structure))
-            delta, _ = compare(wanted, self._actual())
+            delta = difference(Plan(elements=self._actual(), chains=plan.chains), wanted)
             self._apply_elements(delta)
             changes = delta.size
         except NftError as refusal:
@@ -58,21 +64,22 @@ class NftablesBackend:
                 raise
             # A table of an older layout, or one that somebody bent: replaced as a whole, still in one transaction.
             changes = self._replace(structure, wanted)
-        self._remove_strays(plan.chains)
+        self._remove_strays(chains)
+        self._present, self._idle = set(chains), set()
         self._remember_structure()
         return changes
 
     def apply(self, delta: Delta) -> None:
-        new = [PutChain(table(chain[0]), chain_of(chain)) for chain in sorted(delta.new_chains) if self._is_own(chain)]
-        old = [
-            DeleteChain(table(chain[0]), chain_of(chain).name)
-            for chain in sorted(delta.old_chains)
-            if self._is_own(chain)
-        ]
-        self._nft.apply(Transaction(tuple(new)))
+        new = sorted(chain for chain in delta.new_chains - self._present if chain[0] in self._families)
+        if new:
+            self._nft.apply(Transaction(tuple(PutChain(table(chain[0]), chain_of(chain)) for chain in new)))
+            self._present |= set(new)
         self._apply_elements(delta)
-        self._nft.apply(Transaction(tuple(old)))
-        if new or old:
+        self._idle = (self._idle | delta.old_chains) - delta.new_chains
+        crowded = len(self._idle) > _IDLE_CHAINS_MAX
+        if crowded:
+            self._remove_idle()
+        if new or crowded:
             self._remember_structure()
         else:
             self._generation = self._nft.generation()
@@ -98,10 +105,10 @@ class NftablesBackend:
         return self._nft.generation() != self._generation
 
     def audit(self, plan: Plan) -> tuple[Drift, ...]:
-        for family in self._families:
-            if self._nft.structure(table(family)) != self._structure.get(family):
-                self.sync(plan)
-                return (_STRUCTURE,)
+        bent = self._structure_drift()
+        if bent:
+            self.sync(plan)
+            return bent
         wanted = Plan(elements=self._own(plan.elements), chains=plan.chains)
         for _ in range(_AUDIT_LOOKS):
             generation = self._nft.generation()
@@ -115,6 +122,16 @@ class NftablesBackend:
             generation = self._nft.generation()
         self._generation = generation
         return drift
+
+    def _structure_drift(self) -> tuple[Drift, ...]:
+        found = []
+        for family in self._families:
+            known, now = self._structure.get(family, {}), self._nft.structure(table(family))
+            for name in sorted(known.keys() | now.keys()):
+                if known.get(name) != now.get(name):
+                    kind = "missing" if name not in now else "unexpected" if name not in known else "changed"
+                    found.append(Drift(family=family, set="", kind=kind, element=name))
+        return tuple(found)
 
     def cleanup(self) -> None:
         for family in ("ip", "ip6"):
@@ -158,15 +175,18 @@ class NftablesBackend:
             strays = sorted(self._nft.chains(table(family)) - wanted)
             self._nft.apply(Transaction(tuple(DeleteChain(table(family), name) for name in strays)))
 
+    def _remove_idle(self) -> None:
+        idle = sorted(chain for chain in self._idle & self._present if chain[2] not in _STANDING)
+        self._nft.apply(Transaction(tuple(DeleteChain(table(chain[0]), chain_of(chain).name) for chain in idle)))
+        self._present -= set(idle)
+        self._idle = set()
+
     def _remember_structure(self) -> None:
         self._structure = {family: self._nft.structure(table(family)) for family in self._families}
         self._generation = self._nft.generation()
 
     def _own(self, elements: Mapping[SetId, Mapping[bytes, ElementValue]]) -> dict[SetId, Mapping[bytes, ElementValue]]:
         return {set_id: content for set_id, content in elements.items() if set_id[0] in self._families}
-
-    def _is_own(self, chain: ChainId) -> bool:
-        return chain[0] in self._families
 
 
 def structure_commands(

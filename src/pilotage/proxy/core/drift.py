@@ -1,7 +1,8 @@
 """The plan against what the kernel says: what is missing, what is too much, what leads elsewhere.
 
 Stands apart because repair and report need the same answer in different words: the proxier applies the difference as a
-`Delta`, people read the `Drift`. First depth: elements one by one, structure (chains, rules, declarations) as a whole.
+`Delta`, people read the `Drift`. Elements are compared here;
+chains and declarations by the backend, which knows how its technology spells them.
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ class Drift:
     """One difference between intent and kernel."""
 
     family: str
-    set: str  # empty: the structure of the table
+    set: str  # empty: a chain or a declaration, named in `element`
     kind: str  # missing, unexpected or changed
     element: str  # as nft prints it
 

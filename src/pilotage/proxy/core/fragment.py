@@ -90,8 +90,7 @@ class Builder:
             self._targets(port, endpoints) for endpoints in (choice.internal, choice.cluster, choice.external)
         )
         for endpoint in choice.local:
-            packed = encode_address(endpoint.address, own.hairpin.key.parts[0].size)
-            self._share(port.family, own.hairpin.name, packed + packed, None)
+            self._share(port.family, own.hairpin.name, endpoint.packed + endpoint.packed, None)
         if port.health_check_node_port:
             self.health = (port.health_check_node_port, len(choice.local))
         self._address(port, own, port.cluster_ip, internal, internal, choice)
@@ -115,10 +114,8 @@ class Builder:
         if len(endpoints) > SLOTS_MAX:
             message = f"port {port.name or port.port}: {len(endpoints)} endpoints, {SLOTS_MAX} are used"
             self.problems.append(Problem(service=self.service, reason="TooManyEndpoints", message=message))
-        size = 4 if port.family == "ip" else 16
         return tuple(
-            encode_address(endpoint.address, size) + endpoint.port.to_bytes(2, "big") + _PORT_SUFFIX
-            for endpoint in endpoints[:SLOTS_MAX]
+            endpoint.packed + endpoint.port.to_bytes(2, "big") + _PORT_SUFFIX for endpoint in endpoints[:SLOTS_MAX]
         )
 
     def _address(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pilotage.api.core_v1 import Service
 from pilotage.api.core_v1 import ServicePort as ApiServicePort
 from pilotage.api.discovery_v1 import EndpointSlice
+from pilotage.nft.core.types import encode_address
 
 SERVICE_PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
 HEADLESS_LABEL = "service.kubernetes.io/headless"
@@ -27,6 +28,7 @@ class Endpoint:
     """One address and port behind a service port."""
 
     address: str
+    packed: bytes  # the address in network order
     port: int
     ready: bool
     serving: bool  # answers, though it may be on its way out
@@ -154,6 +156,7 @@ def _endpoints(port: ApiServicePort, slices: Iterable[EndpointSlice], family: st
     the controller moves an endpoint from one slice to another it may stand in both: the ready one counts.
     """
     found: dict[tuple[str, int], Endpoint] = {}
+    size = 4 if family == "ip" else 16
     for one in slices:
         for target in one.ports:
             if target.name != port.name or target.protocol != port.protocol or target.port is None:
@@ -166,11 +169,14 @@ def _endpoints(port: ApiServicePort, slices: Iterable[EndpointSlice], family: st
                 known = found.get(key)
                 if known is not None and (known.ready or not endpoint.is_ready):
                     continue
-                if known is None and family_of(address) != family:
-                    continue
+                try:
+                    packed = encode_address(address, size)
+                except ValueError:
+                    continue  # not of the slice's family, or no address at all
                 hints = endpoint.hints
                 found[key] = Endpoint(
                     address=address,
+                    packed=packed,
                     port=target.port,
                     ready=endpoint.is_ready,
                     serving=endpoint.is_serving,
@@ -210,15 +216,9 @@ def _ranges(ranges: Iterable[str], family: str, key: str, problems: list[Problem
 
 def family_of(address: str) -> str | None:
     """`ip` or `ip6`; None for what is not an address."""
-    if ":" not in address:
-        parts = address.split(".")
-        if len(parts) == 4 and all(
-            part.isascii() and part.isdigit() and len(part) <= 3 and int(part) < 256 for part in parts
-        ):
-            return "ip"
-        return None
+    family = "ip6" if ":" in address else "ip"
     try:
-        ipaddress.IPv6Address(address)
+        encode_address(address, 16 if family == "ip6" else 4)
     except ValueError:
         return None
-    return "ip6"
+    return family
