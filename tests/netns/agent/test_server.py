@@ -131,7 +131,8 @@ async def test_exec_carries_streams_exit_codes_and_terminals(api: AgentApi) -> N
     base = "/exec/default/web/c"
     command = "&command=sh&command=-c&command="
     send = [b"\x00typed\n", b"\xff\x00"]
-    got = await api.stream(f"{base}?stdin=true&stdout=true&stderr=true{command}{quote('cat; echo err >&2; exit 7')}", send)
+    script = quote("cat; echo err >&2; exit 7")
+    got = await api.stream(f"{base}?stdin=true&stdout=true&stderr=true{command}{script}", send)
     assert (got[1], got[2]) == (b"typed\n", b"err\n")
     status = json.loads(got[3])
     assert (status["status"], status["reason"]) == ("Failure", "NonZeroExitCode")

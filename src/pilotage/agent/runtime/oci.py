@@ -70,6 +70,8 @@ class OCIRuntime:
         self._conmon = shutil.which(conmon) or conmon
         self._clock = clock
         self._callbacks: list[Callable[[ContainerExit], None]] = []
+        # Starting is bound by the processor: more at once than it has cores only makes every one of them late.
+        self._turn = asyncio.Semaphore((os.cpu_count() or 1) + 1)
         self._watch: DirectoryWatch | None = None
 
     # ── watching ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -141,6 +143,10 @@ class OCIRuntime:
     # ── containers ──────────────────────────────────────────────────────────────────────────────────────────────
 
     async def create(self, spec: ContainerSpec) -> None:
+        async with self._turn:
+            await self._create(spec)
+
+    async def _create(self, spec: ContainerSpec) -> None:
         directory = self._containers / spec.container_id
         directory.mkdir(mode=0o700)
         spec.log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -196,7 +202,8 @@ class OCIRuntime:
         now = self._clock.wall().timestamp()
         # Written before the start: a container that ends at once must find it, or its exit would be unknown.
         self._write_record(container_id, msgspec.structs.replace(record, started_at=now))
-        await self._runc("start", container_id)
+        async with self._turn:
+            await self._runc("start", container_id)
         return now
 
     async def signal(self, container_id: str, signal: str) -> None:
