@@ -12,6 +12,7 @@ from typing import Any
 
 from pilotage.api import quantity
 from pilotage.api import schema_names as names
+from pilotage.api.quotas import SCOPES, counted_by, scope_allows
 from pilotage.api.schema_problems import Problems
 
 _Object = dict[str, Any]
@@ -111,10 +112,48 @@ def claim(document: _Object, problems: Problems) -> None:
 
 
 def resource_quota(document: _Object, problems: Problems) -> None:
-    """No negative amounts."""
-    for name, amount in (document.get("spec", {}).get("hard") or {}).items():
+    """No negative amounts, known scopes that do not contradict each other, and limits they can hold for."""
+    spec = document.get("spec", {})
+    hard = spec.get("hard") or {}
+    for name, amount in hard.items():
         if quantity.parse(amount) < 0:
             problems.invalid(f"spec.hard[{name}]", amount, "must be greater than or equal to 0")
+        elif counted_by(name) is None and "/" not in name:
+            problems.invalid(f"spec.hard[{name}]", name, "must be a standard resource for quota")
+    _quota_scopes(list(spec.get("scopes") or ()), "spec.scopes", hard, problems)
+    expressions = (spec.get("scopeSelector") or {}).get("matchExpressions") or ()
+    for index, item in enumerate(expressions):
+        path, values = f"spec.scopeSelector.matchExpressions[{index}]", item.get("values") or ()
+        operator, scope = item.get("operator", ""), item.get("scopeName", "")
+        if operator in ("In", "NotIn") and not values:
+            problems.required(f"{path}.values", "must be at least one value when `operator` is 'In' or 'NotIn' for "
+                              "scope selector")  # fmt: skip
+        elif operator in ("Exists", "DoesNotExist") and values:
+            problems.invalid(
+                f"{path}.values", list(values), "must be no value when `operator` is 'Exists' or 'DoesNotExist' for "
+                "scope selector"
+            )  # fmt: skip
+        if operator != "Exists" and scope in _VALUELESS_SCOPES:
+            problems.invalid(
+                f"{path}.operator", operator, "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, "
+                "ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or "
+                "ResourceQuotaScopeCrossNamespacePodAffinity"
+            )  # fmt: skip
+    _quota_scopes([item.get("scopeName", "") for item in expressions], "spec.scopeSelector", hard, problems)
+
+
+_VALUELESS_SCOPES = frozenset(SCOPES) - {"PriorityClass", "VolumeAttributesClass"}
+
+
+def _quota_scopes(scopes: list[str], path: str, hard: _Object, problems: Problems) -> None:
+    for scope in scopes:
+        if scope not in SCOPES:
+            problems.invalid(path, list(scopes), "unsupported scope")
+        elif any(not scope_allows(scope, name) for name in hard):
+            problems.invalid(path, list(scopes), "unsupported scope applied to resource")
+    for one, other in (("BestEffort", "NotBestEffort"), ("Terminating", "NotTerminating")):
+        if one in scopes and other in scopes:
+            problems.invalid(path, list(scopes), "conflicting scopes")
 
 
 def limit_range(document: _Object, problems: Problems) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from pilotage.apiserver.admission import Admission, ServiceAddresses
+from pilotage.apiserver.admission import Admission, QuotaLedger, ServiceAddresses
 from pilotage.apiserver.authentication import Authenticator, ServiceAccountTokens
 from pilotage.apiserver.authorization import Authorizer
 from pilotage.apiserver.cache import Cache
@@ -45,6 +45,7 @@ class Parts:
     front: Front
     registry: Registry
     streams: Streams
+    quotas: QuotaLedger
 
 
 def assemble(
@@ -62,7 +63,8 @@ def assemble(
     documents = CachedDocuments(cache)
     tokens = ServiceAccountTokens(signing_key, documents)
     authenticator, authorizer = Authenticator(tokens), Authorizer(documents)
-    admission = Admission(documents, authorizer, ServiceAddresses((service_cidr,), node_ports, documents))
+    quotas = QuotaLedger(documents, cache.observe)
+    admission = Admission(documents, authorizer, ServiceAddresses((service_cidr,), node_ports, documents), quotas)
     cache.observe("rbac.authorization.k8s.io", None, authorizer.observe)
     cache.observe("", "pods", authorizer.observe)
     cache.observe("", "services", admission.observe)
@@ -80,7 +82,7 @@ def assemble(
         virtual=_asked(subresources, reviews),
         clock=clock,
     )
-    return Parts(front=front, registry=registry, streams=streams)
+    return Parts(front=front, registry=registry, streams=streams, quotas=quotas)
 
 
 def _special(subresources: Subresources, streams: Streams, reviews: Reviews) -> dict[tuple[str, str, str], Handler]:

@@ -33,6 +33,7 @@ class Call:
     applied: bool = False  # by server-side apply, which records its own managers
     warnings: list[str] = field(default_factory=list)  # sent as Warning headers, RFC 9110 §5.5, RFC 7234 §5.5
     allocated: list[Callable[[], None]] = field(default_factory=list)  # how to give each allocation back
+    reserved: list[Callable[[], None]] = field(default_factory=list)  # how to end each reservation, come what may
 
     @property
     def key(self) -> str:
@@ -49,7 +50,8 @@ class Call:
         """Give back what was allocated inside unless the function yielded is called: the write has happened.
 
         A failure that leaves open whether it did happen (cancellation, the store gone) gives nothing back: an address
-        that is lost until the next start is better than one that two Services have.
+        that is lost until the next start is better than one that two Services have. Reservations end with the write,
+        however it went: from then on what is stored speaks for itself.
         """
         kept = False
 
@@ -61,13 +63,20 @@ class Call:
             yield keep
         except (ApiError, ConflictError):
             self._give_back()
+            self._end_reservations()
             raise
         else:
             if not kept:
                 self._give_back()
+            self._end_reservations()
         finally:
             self.allocated.clear()
+            self.reserved.clear()
 
     def _give_back(self) -> None:
         while self.allocated:
             self.allocated.pop()()
+
+    def _end_reservations(self) -> None:
+        while self.reserved:
+            self.reserved.pop()()

@@ -102,6 +102,9 @@ class Pipeline:
             raise invalid(call.resource.kind, document["metadata"].get("name", ""), errors, call.resource.group)
 
     def _finish(self, call: Call, operation: Operation, old: Document | None, new: Document) -> Document:
+        reservation = self._admission.reserve(operation)
+        if reservation is not None:
+            call.reserved.append(reservation)
         undo = self._admission.allocate(operation)
         if undo is not None:
             call.allocated.append(undo)

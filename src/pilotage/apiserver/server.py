@@ -24,6 +24,7 @@ from pilotage.apiserver.bootstrap import Place, bootstrap
 from pilotage.apiserver.cache import Cache
 from pilotage.apiserver.certificates import Authority, load_or_create_signing_key, write_kubeconfig
 from pilotage.apiserver.expiry import expire_events
+from pilotage.apiserver.quota_status import publish_quotas
 from pilotage.apiserver.tls import agent_context, server_context
 from pilotage.apiserver.watches import tick_bookmarks
 from pilotage.kit.clock import SYSTEM_CLOCK, Clock
@@ -98,6 +99,7 @@ async def _serve(
         tasks.start(tick_bookmarks(cache, BOOKMARK_INTERVAL_S, QUIET_BOOKMARK_INTERVAL_S), name="bookmarks")
         await bootstrap(parts.registry, config.clock, _place(config, sockets[0]))
         tasks.start(expire_events(parts.registry, config.clock), name="events")
+        tasks.start(publish_quotas(parts.registry, parts.quotas, config.clock), name="quotas")
         server = web.Server(parts.front.handle, handler_cancellation=True, access_log=None)
         runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=SHUTDOWN_S)
         await runner.setup()

@@ -9,7 +9,7 @@ import pytest
 
 from pilotage.api.catalogue import BUILTIN
 from pilotage.api.status import ApiError
-from pilotage.apiserver.admission import Admission, Operation, ServiceAddresses
+from pilotage.apiserver.admission import Admission, Operation, QuotaLedger, ServiceAddresses
 from pilotage.apiserver.authentication import LOOPBACK, UserInfo
 from pilotage.apiserver.authorization import Authorizer
 from pilotage.apiserver.documents import DictDocuments, Document
@@ -35,7 +35,10 @@ class World:
         self.put("namespaces", {**named("default"), "status": {"phase": "Active"}})
         self.put("serviceaccounts", named("default", "default"))
         self.admission = Admission(
-            self.documents, Authorizer(self.documents), ServiceAddresses(("10.96.0.0/16",), documents=self.documents)
+            self.documents,
+            Authorizer(self.documents),
+            ServiceAddresses(("10.96.0.0/16",), documents=self.documents),
+            QuotaLedger(self.documents),
         )
 
     def put(self, plural: str, document: Document, group: str = "") -> Document:
@@ -65,6 +68,9 @@ class World:
         )
         before = copy.deepcopy(old)
         self.admission.review(operation)
+        reserved = self.admission.reserve(operation)
+        if reserved is not None:
+            reserved()
         assert old == before, "the stored document was modified"
         return subject
 

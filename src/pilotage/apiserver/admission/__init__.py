@@ -6,12 +6,13 @@ Inputs → outputs: an operation on a document → the document completed in pla
 back.
 Invariants: plugins run in one fixed order; what was allocated for a write that fails is free again; nothing here
 writes.
-Reading order: `operation`, `chain`, then the plugins in the chain's order, `service_addresses`.
+Reading order: `operation`, `chain`, then the plugins in the chain's order, `resource_quota`, `service_addresses`.
 Specifications: https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/, KEP-3070, KEP-3668.
 """
 
 from pilotage.apiserver.admission.chain import Admission
 from pilotage.apiserver.admission.operation import Operation, Undo
+from pilotage.apiserver.admission.resource_quota import QuotaLedger
 from pilotage.apiserver.admission.service_addresses import ServiceAddresses
 
-__all__ = ["Admission", "Operation", "ServiceAddresses", "Undo"]
+__all__ = ["Admission", "Operation", "QuotaLedger", "ServiceAddresses", "Undo"]

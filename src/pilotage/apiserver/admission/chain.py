@@ -1,7 +1,7 @@
 """The plugins in their order, and the one object the write pipeline talks to.
 
-`review` runs before validation and may complete the document; `allocate` runs after it, just before the write, and
-returns how to undo what it took. The server tells `observe` about every changed Service.
+`review` runs before validation and may complete the document; `reserve` and `allocate` run after it, just before the
+write, and return how to undo what they took. The server tells `observe` about every changed Service.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pilotage.apiserver.admission.namespace_lifecycle import namespace_lifecycle
 from pilotage.apiserver.admission.node_restriction import node_restriction
 from pilotage.apiserver.admission.operation import Document, Operation, Undo
 from pilotage.apiserver.admission.priority import priority
-from pilotage.apiserver.admission.resource_quota import resource_quota
+from pilotage.apiserver.admission.resource_quota import QuotaLedger
 from pilotage.apiserver.admission.service_account import service_account
 from pilotage.apiserver.admission.service_addresses import ServiceAddresses
 from pilotage.apiserver.authentication import UserInfo
@@ -27,8 +27,8 @@ from pilotage.apiserver.documents import Documents
 
 Plugin = Callable[[Operation, Documents], None]
 
-# Restrictions first, then what completes the document, then what judges the completed one; quota last of all, because
-# only a request that will go through should count.
+# Restrictions first, then what completes the document, then what judges the completed one. Quotas are not among them:
+# they come after validation, because only a request that will go through should count.
 PLUGINS: tuple[Plugin, ...] = (
     namespace_lifecycle,
     node_restriction,
@@ -37,17 +37,19 @@ PLUGINS: tuple[Plugin, ...] = (
     priority,
     default_classes,
     limit_ranger,
-    resource_quota,
 )
 
 
 class Admission:
     """Admission of one server."""
 
-    def __init__(self, documents: Documents, authorizer: Authorizer, addresses: ServiceAddresses) -> None:
+    def __init__(
+        self, documents: Documents, authorizer: Authorizer, addresses: ServiceAddresses, quotas: QuotaLedger
+    ) -> None:
         self._documents = documents
         self._authorizer = authorizer
         self._addresses = addresses
+        self._quotas = quotas
 
     def review(self, operation: Operation) -> None:
         """Complete the operation's document in place, or raise ApiError."""
@@ -68,6 +70,10 @@ class Admission:
             name=name,
         )
         self._authorizer.authorize(user, asked)
+
+    def reserve(self, operation: Operation) -> Undo | None:
+        """What a valid write takes of its namespace's quotas, until the result is called. Raises ApiError Forbidden."""
+        return self._quotas.reserve(operation)
 
     def allocate(self, operation: Operation) -> Undo | None:
         """Addresses and node ports of a valid Service; call the result if the object is not written after all."""
