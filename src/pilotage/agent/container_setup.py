@@ -122,6 +122,7 @@ class ContainerSetup:
         try:
             variables = await self._environment(context, container, image)
             user = _resolve_user(pod, container, image)
+            _check_mapped(user)
             container_mounts, termination_log = self._mounts(context, container, container_id, variables)
         except (FieldError, MountFailure, QuantityError, TimeoutError) as error:
             text = str(error) or "timed out waiting for the API server"
@@ -327,6 +328,15 @@ def _resolve_user(pod: Pod, container: Container, image: Image) -> User:
     if shared.fs_group is not None:
         additional.add(shared.fs_group)
     return User(uid=uid, gid=gid, additional_gids=tuple(sorted(additional)))
+
+
+def _check_mapped(user: User) -> None:
+    """In a user namespace only mapped numbers exist; the kernel's own answer would be "invalid argument"."""
+    for kind, number in (("user", user.uid), ("group", user.gid)):
+        ranges = [line.split() for line in _lines(Path(f"/proc/self/{kind[0]}id_map"))]
+        if not any(int(first) <= number < int(first) + int(count) for first, _, count in ranges):
+            message = f"{kind} {number} does not exist in this user namespace: run the cluster as root, or use {kind} 0"
+            raise StartRefused("CreateContainerConfigError", message)
 
 
 def _account(image: Image, user: str) -> tuple[int, int]:

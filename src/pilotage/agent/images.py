@@ -102,7 +102,7 @@ class ImageStore:
     def list(self) -> list[Image]:
         """Every image, by name."""
         images = []
-        for entry in self._index().get("manifests", ()):
+        for entry in self._manifests():
             name = entry.get("annotations", {}).get(_REF)
             if name:
                 with contextlib.suppress(ImageError):
@@ -118,7 +118,7 @@ class ImageStore:
                 raise ImageError(f"no image {wanted}")
             _run(["umoci", "rm", "--image", f"{self._layout}:{_ref(wanted)}"])
             _run(["umoci", "gc", "--layout", str(self._layout)])
-            if not any(other["digest"] == entry["digest"] for other in self._index().get("manifests", ())):
+            if not any(other["digest"] == entry["digest"] for other in self._manifests()):
                 shutil.rmtree(self._unpacked / _plain(entry["digest"]), ignore_errors=True)
 
     def find(self, name: ImageName) -> Image | None:
@@ -143,7 +143,7 @@ class ImageStore:
             # The manifest is found by name; any name with this digest will do.
             name = next(
                 entry["annotations"][_REF]
-                for entry in self._index()["manifests"]
+                for entry in self._manifests()
                 if entry["digest"] == image.digest and _REF in entry.get("annotations", {})
             )
             _run(["umoci", "unpack", *rootless, "--image", f"{self._layout}:{name}", str(working)])
@@ -151,15 +151,18 @@ class ImageStore:
 
     # ── the layout ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _index(self) -> dict[str, Any]:
+    def _manifests(self) -> tuple[dict[str, Any], ...]:
+        """The entries of the layout's index; umoci writes null for none."""
         try:
             index: dict[str, Any] = json.loads((self._layout / "index.json").read_bytes())
         except FileNotFoundError:
-            return {}
-        return index
+            return ()
+        except ValueError as error:
+            raise ImageError(f"image store is damaged: {self._layout / 'index.json'} is no JSON") from error
+        return tuple(index.get("manifests") or ())
 
     def _entry(self, name: str, digest: str = "") -> dict[str, Any] | None:
-        for entry in self._index().get("manifests", ()):
+        for entry in self._manifests():
             if entry["digest"] == digest or _unref(entry.get("annotations", {}).get(_REF, "")) == name:
                 return dict(entry)
         return None

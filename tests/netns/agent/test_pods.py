@@ -212,7 +212,7 @@ async def test_configuration_reaches_files_and_environment_and_follows_changes(n
         "name": "c",
         "command": [
             "sh", "-c",
-            'echo "$COLOR $TOKEN $ALL_n $POD $(ALL_n)"; cat /conf/color /info/labels; echo; stat -L -c %a /secret/token;'
+            'echo "$COLOR $TOKEN $ALL_n $POD $(ALL_n)"; cat /conf/color /info/labels; echo; stat -L -c %a /secret/*;'
             " while :; do cat /conf/color; echo; sleep 0.1; done",
         ],
         "env": [
