@@ -97,13 +97,25 @@ class _End(asyncio.Protocol):
 
 
 class _Client(_End):
-    """The side that was accepted; nothing is read from it before the target answered."""
+    """The side that was accepted; what it says before the target answered is kept.
+
+    It is asked to wait, but an event loop may have read once by then (uvloop starts reading after `connection_made`).
+    """
 
     def __init__(self, target: tuple[str, int], tasks: TaskSet, relays: "set[_Client]") -> None:
         super().__init__()
         self._target = target
         self._tasks = tasks
         self._relays = relays
+        self._early: list[bytes] = []
+
+    def data_received(self, data: bytes) -> None:
+        if self.peer is not None:
+            super().data_received(data)
+            return
+        self._early.append(data)
+        if self.transport is not None:
+            self.transport.pause_reading()  # bounds what is kept to one read
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -151,4 +163,9 @@ class _Client(_End):
         if self.transport.is_closing():
             self.abort()
             return
+        if self._early and end.transport is not None:
+            end.transport.write(b"".join(self._early))
+            self._early.clear()
+        if self.ended:
+            self.eof_received()
         self.transport.resume_reading()

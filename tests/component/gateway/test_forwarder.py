@@ -57,6 +57,21 @@ async def test_answer_after_the_client_said_it_is_done() -> None:
         await writer.wait_closed()
 
 
+async def test_nothing_said_before_the_target_answered_is_lost() -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readline())
+        writer.close()
+
+    async with relayed(echo) as port:
+        for number in range(100):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"%d\n" % number)
+            async with asyncio.timeout(5):
+                assert await reader.readline() == b"%d\n" % number
+            writer.close()
+            await writer.wait_closed()
+
+
 async def test_server_that_speaks_first_is_heard() -> None:
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"welcome\n")
