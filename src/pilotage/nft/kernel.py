@@ -6,11 +6,13 @@ batches (see `core.wire` for the measurements). Acts in the network namespace in
 but one at a time.
 """
 
+import errno
 from collections.abc import Mapping
 from typing import Protocol
 
 from pilotage.nft.core import wire
 from pilotage.nft.core.objects import ElementValue, Set, Table, Transaction, render
+from pilotage.nft.errors import NftError
 from pilotage.nft.libnftables import Libnftables
 from pilotage.nft.netlink import ElementSocket
 
@@ -73,16 +75,24 @@ class KernelNft:
         return table.name in dict(self._socket.objects(wire.GETTABLE, table))
 
     def chains(self, table: Table) -> frozenset[str]:
-        return frozenset(dict(self._socket.objects(wire.GETCHAIN, table)))
+        return frozenset(name for name, _ in self._objects(wire.GETCHAIN, table))
 
     def structure(self, table: Table) -> Mapping[str, bytes]:
         # Not by libnftables: its listing of a table reads every element first, even when told to leave them out
         # (nft 1.0.6: 4 s and 230 MB with 10,000 Services).
-        found = {f"set {name}": meaning for name, meaning in self._socket.objects(wire.GETSET, table)}
-        found |= {f"chain {name}": meaning for name, meaning in self._socket.objects(wire.GETCHAIN, table)}
-        for chain, meaning in self._socket.objects(wire.GETRULE, table):
+        found = {f"set {name}": meaning for name, meaning in self._objects(wire.GETSET, table)}
+        found |= {f"chain {name}": meaning for name, meaning in self._objects(wire.GETCHAIN, table)}
+        for chain, meaning in self._objects(wire.GETRULE, table):
             found[f"chain {chain}"] = found.get(f"chain {chain}", b"") + meaning
         return found
+
+    def _objects(self, kind: int, table: Table) -> list[tuple[str, bytes]]:
+        try:
+            return self._socket.objects(kind, table)
+        except NftError as refusal:
+            if refusal.errno == errno.ENOENT:
+                return []  # no such table
+            raise
 
     def generation(self) -> int:
         return self._socket.generation()

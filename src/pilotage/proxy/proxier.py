@@ -7,8 +7,11 @@ has everything up to a resourceVersion. Leaves out every decision (core) and eve
 """
 
 import asyncio
+import functools
+import gc
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from pilotage.api.core_v1 import Node, ObjectReference, Service
 from pilotage.api.discovery_v1 import EndpointSlice
@@ -40,6 +43,8 @@ _INLINE_ELEMENTS = 1000
 # Planning this many Services takes about 10 ms; then the loop lets others run.
 _PLANNED_AT_ONCE = 100
 _DRIFT_LOGGED_MAX = 20
+
+R = TypeVar("R")
 
 _log = get_logger()
 
@@ -128,6 +133,10 @@ class Proxier:
                 await self._slices.wait_synced()
                 await self._nodes.wait_synced()
                 await self._synchronise()
+                # Hundreds of thousands of objects that stay: without this every full collection walks them, which
+                # shows as pauses of 10 ms between a change and the kernel.
+                gc.collect()
+                gc.freeze()
                 on_ready()
                 tasks.start(self._audit(), name="proxy audit")
                 await self._follow()
@@ -220,7 +229,7 @@ class Proxier:
                     if delta.size <= _INLINE_ELEMENTS:
                         self._backend.apply(delta)
                     else:
-                        await asyncio.to_thread(self._backend.apply, delta)
+                        await _in_thread(self._backend.apply, delta)
                 except NftError as error:
                     metrics.FAILURES.labels(kind="change").inc()
                     _log.error("change refused, comparing everything", error=str(error), elements=delta.size)
@@ -243,7 +252,7 @@ class Proxier:
             gone = self._planner.take().frontends_gone
             started = self._clock.monotonic()
             try:
-                changes = await asyncio.to_thread(self._backend.sync, self._planner.plan())
+                changes = await _in_thread(self._backend.sync, self._planner.plan())
             except NftError as error:
                 self._failures += 1
                 metrics.FAILURES.labels(kind="sync").inc()
@@ -271,7 +280,7 @@ class Proxier:
     async def _forget(self, delta: Delta) -> None:
         forgotten = 0
         for family in sorted(delta.clients_changed):
-            forgotten += await asyncio.to_thread(self._backend.forget_clients, family, dict(self._planner.sticky))
+            forgotten += await _in_thread(self._backend.forget_clients, family, dict(self._planner.sticky))
         if (delta.flows_changed or delta.frontends_gone) and (self._planner.udp or delta.frontends_gone):
             udp, gone = dict(self._planner.udp), delta.frontends_gone
 
@@ -285,7 +294,7 @@ class Proxier:
                     reply_source_port=flow.reply_source_port,
                 )
 
-            forgotten += await asyncio.to_thread(self._forget_flows, is_stale)
+            forgotten += await _in_thread(self._forget_flows, is_stale)
         metrics.FLOWS_FORGOTTEN.inc(forgotten)
 
     # ── drift ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -297,7 +306,7 @@ class Proxier:
                 async with self._kernel:  # so that the plan is the one in force
                     if not self._backend.disturbed():
                         continue
-                    drift = await asyncio.to_thread(self._backend.audit, self._planner.plan())
+                    drift = await _in_thread(self._backend.audit, self._planner.plan())
             except NftError as error:
                 metrics.FAILURES.labels(kind="audit").inc()
                 _log.error("audit failed", error=str(error))
@@ -312,6 +321,17 @@ class Proxier:
             _log.warning("drift repaired", differences=len(drift), first=shown[:_DRIFT_LOGGED_MAX])
             node = ObjectReference(api_version="v1", kind="Node", name=self.config.node, uid=UID(self.config.node))
             self._events.warning(node, "ServiceRulesRepaired", f"{len(drift)} differences, first: {shown[0]}")
+
+
+async def _in_thread(function: Callable[..., R], *arguments: object) -> R:
+    """Run blocking kernel work on a thread. When cancelled it still ends first, so that nobody else meets the kernel
+    seam, or finds it closed, in the middle of a transaction."""
+    work = asyncio.get_running_loop().run_in_executor(None, functools.partial(function, *arguments))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        raise
 
 
 _ALL_FAMILIES = frozenset(("ip", "ip6"))

@@ -83,6 +83,10 @@ class NftSuite:
         built.apply(Transaction((PutChain(TABLE, Chain(name="spread", rules=())),)))
         assert built.structure(TABLE) != before
 
+    def test_an_absent_table_has_no_structure(self, nft: Nft) -> None:
+        assert nft.structure(TABLE) == {}
+        assert nft.chains(TABLE) == frozenset()
+
     def test_chains_are_listed_by_name(self, built: Nft) -> None:
         assert built.chains(TABLE) == {"spread", "dispatch"}
 
