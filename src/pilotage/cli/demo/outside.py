@@ -5,6 +5,7 @@ nothing else answers for names that are not the cluster's. Prints `ready` when b
 """
 
 import asyncio
+import os
 import sys
 from typing import cast
 
@@ -56,7 +57,8 @@ async def serve(address: str) -> None:
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_datagram_endpoint(lambda: _Dns(address), local_addr=(address, 53))
     words = (script("pilotage-echo"), "--http", "8088", "--listen", address, "--quiet")
-    legacy = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
+    environment = {**os.environ, "POD_NAME": "legacy"}  # how the server names itself in its answers
+    legacy = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE, env=environment)
     try:
         assert legacy.stdout is not None
         await legacy.stdout.readline()  # it prints what it listens on

@@ -14,6 +14,7 @@ from pilotage.observe.core.topology import Edge, Topology, Vertex
 
 _CARD_WIDTH, _COLUMN_GAP, _ROW_GAP, _MARGIN = 300, 120, 28, 32
 _HEAD, _DETAIL, _ZONE, _ENDPOINT, _PADDING = 34, 17, 22, 20, 10
+_ANCHOR_GAP = 34  # room for a count above and a label below where an edge arrives
 _LETTER = 6.6  # width of one character of the 11 px monospaced face
 
 _COLOURS = {
@@ -46,9 +47,20 @@ class _Box:
     y: float
     height: float
 
-    @property
-    def middle(self) -> float:
-        return self.y + min(self.height / 2, 48)
+    def anchor(self, position: int, count: int) -> float:
+        """Where the `position`-th of `count` edges meets this side: spread, so that their labels do not overlap."""
+        usable = min(self.height, _ANCHOR_GAP * count)
+        return self.y + (self.height - usable) / 2 + usable * (position + 0.5) / count
+
+
+@dataclass(frozen=True, slots=True)
+class _Curve:
+    """From the right side of one card to the left side of another."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
 
 
 def draw_svg(topology: Topology, *, title: str = "Topology") -> str:
@@ -61,9 +73,10 @@ def draw_svg(topology: Topology, *, title: str = "Topology") -> str:
         '<rect width="100%" height="100%" fill="var(--paper)"/>',
         f'<text class="title" x="{_MARGIN}" y="{_MARGIN + 4}">{escape(title)}</text>',
     ]
-    parts += [_edge_line(edge, boxes[edge.source], boxes[edge.target]) for edge in topology.edges]
+    curves = _curves(topology, boxes)
+    parts += [_edge_line(edge, curve) for edge, curve in curves]
     parts += [_card(vertex, boxes[vertex.id]) for vertex in topology.vertices]
-    parts += [_edge_text(edge, boxes[edge.source], boxes[edge.target]) for edge in topology.edges]
+    parts += [_edge_text(edge, curve) for edge, curve in curves]
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -131,29 +144,45 @@ def _card(vertex: Vertex, box: _Box) -> str:
     return "".join([*parts, "</g>"])
 
 
-def _ends(source: _Box, target: _Box) -> tuple[float, float, float, float]:
-    return source.x + _CARD_WIDTH, source.middle, target.x, target.middle
+def _curves(topology: Topology, boxes: dict[str, _Box]) -> list[tuple[Edge, _Curve]]:
+    """Each edge with its ends; edges that meet at one card are ordered by where they come from or go to."""
+    leaving: dict[str, list[Edge]] = {}
+    arriving: dict[str, list[Edge]] = {}
+    for edge in topology.edges:
+        leaving.setdefault(edge.source, []).append(edge)
+        arriving.setdefault(edge.target, []).append(edge)
+    for edges in leaving.values():
+        edges.sort(key=lambda edge: (boxes[edge.target].y, edge.target))
+    for edges in arriving.values():
+        edges.sort(key=lambda edge: (boxes[edge.source].y, edge.source))
+    curves = []
+    for edge in topology.edges:
+        source, target = boxes[edge.source], boxes[edge.target]
+        out, into = leaving[edge.source], arriving[edge.target]
+        y1, y2 = source.anchor(out.index(edge), len(out)), target.anchor(into.index(edge), len(into))
+        curves.append((edge, _Curve(source.x + _CARD_WIDTH, y1, target.x, y2)))
+    return curves
 
 
-def _edge_line(edge: Edge, source: _Box, target: _Box) -> str:
-    x1, y1, x2, y2 = _ends(source, target)
-    bend = max(60.0, abs(x2 - x1) / 2)
+def _edge_line(edge: Edge, curve: _Curve) -> str:
+    bend = max(60.0, abs(curve.x2 - curve.x1) / 2)
     seen = "" if edge.declared else " seen"
     return (
         f'<path class="edge{seen}" stroke-width="{1.2 + log2(edge.requests + 1) / 1.6:.1f}" '
-        f'd="M{x1:.1f} {y1:.1f}C{x1 + bend:.1f} {y1:.1f} {x2 - bend:.1f} {y2:.1f} {x2:.1f} {y2:.1f}"/>'
+        f'd="M{curve.x1:.1f} {curve.y1:.1f}C{curve.x1 + bend:.1f} {curve.y1:.1f} '
+        f'{curve.x2 - bend:.1f} {curve.y2:.1f} {curve.x2:.1f} {curve.y2:.1f}"/>'
     )
 
 
-def _edge_text(edge: Edge, source: _Box, target: _Box) -> str:
+def _edge_text(edge: Edge, curve: _Curve) -> str:
     """Count and label beside the target's end, where edges that leave together have parted."""
-    _, _, x2, y2 = _ends(source, target)
+    x, y = curve.x2 - 10, curve.y2
     parts = []
     if edge.requests:
-        parts.append(f'<text class="count" x="{x2 - 10:.1f}" y="{y2 - 7:.1f}" text-anchor="end">{edge.requests}</text>')
+        parts.append(f'<text class="count" x="{x:.1f}" y="{y - 6:.1f}" text-anchor="end">{edge.requests}</text>')
     if edge.label:
         text = escape(_fit(edge.label, 17))
-        parts.append(f'<text class="label" x="{x2 - 10:.1f}" y="{y2 + 15:.1f}" text-anchor="end">{text}</text>')
+        parts.append(f'<text class="label" x="{x:.1f}" y="{y + 13:.1f}" text-anchor="end">{text}</text>')
     return "".join(parts)
 
 
