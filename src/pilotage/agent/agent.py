@@ -263,14 +263,11 @@ class Agent:
         if worker is None:
             self._start(PodWorker(new, self._node_services))
             return
-        changed = old is not None and (
-            old.metadata.labels != new.metadata.labels or old.metadata.annotations != new.metadata.annotations
-        )
         worker.update(new)
-        if changed:
-            self._tasks.start(worker.refresh_volumes(), key=("refresh", worker.uid))
 
     def _node_changed(self, old: Node | None, new: Node | None) -> None:
+        if new is None and old is not None and old.metadata.name == self._config.node:
+            self._tasks.start(self._registration.register(), key="register")  # somebody deleted this node
         if old is not None and new is not None:
             same = old.status.addresses == new.status.addresses and old.spec.pod_cidrs == new.spec.pod_cidrs
             if same:
@@ -290,7 +287,6 @@ class Agent:
         worker = self._workers.get(uid)
         if worker is not None:
             worker.references_changed()
-            self._tasks.start(worker.refresh_volumes(), key=("refresh", uid))
 
     # ── for the Agent API and the node ──────────────────────────────────────────────────────────────────────────
 

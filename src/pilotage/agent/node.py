@@ -169,9 +169,6 @@ class NodeRegistration:
                     await self._write_status()
                     written_at = loop.time()
             except (ApiError, ConnectionFailed) as error:
-                if isinstance(error, ApiError) and is_not_found(error):
-                    await self.register()  # somebody deleted the node
-                    written_at = loop.time()
                 _log.warning("heartbeat failed", node=self._config.node, error=str(error)[:300])
                 await asyncio.sleep(1.0)
                 continue

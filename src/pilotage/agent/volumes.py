@@ -236,6 +236,9 @@ def write_payload(directory: Path, files: Payload, gid: int | None) -> bool:
     As the kubelet does it: files live in a directory `..<time>`, `..data` points to it and is swapped by rename(2);
     what users open are links through `..data`, which stay the same.
     """
+    if gid is not None:
+        # Whoever is in the group may read, whatever the mode says (fsGroup).
+        files = {name: payload.File(content=one.content, mode=one.mode | 0o440) for name, one in files.items()}
     if _current_payload(directory) == files:
         return False
     directory.mkdir(parents=True, exist_ok=True)
@@ -250,7 +253,7 @@ def write_payload(directory: Path, files: Payload, gid: int | None) -> bool:
         path.write_bytes(file.content)
         if gid is not None:
             os.chown(path, -1, gid)
-        path.chmod(file.mode | 0o440 if gid is not None else file.mode)
+        path.chmod(file.mode)
     data = directory / "..data"
     before = Path(os.readlink(data)).name if data.is_symlink() else ""
     link = directory / "..data.new"
@@ -282,13 +285,17 @@ def _current_payload(directory: Path) -> Payload | None:
 
 
 def _make_empty_dir(mounts: Mounts, path: Path, volume: Volume, gid: int | None) -> None:
+    """Once: what the containers later do to the directory is theirs."""
     source = volume.empty_dir
     if source is not None and source.medium == "Memory":
-        if not mounts.is_mount(path):
-            size_bytes = quantity.whole(source.size_limit) if source.size_limit else 0
-            mounts.tmpfs(path, mode=0o777, size_bytes=size_bytes)
+        if mounts.is_mount(path):
+            return
+        size_bytes = quantity.whole(source.size_limit) if source.size_limit else 0
+        mounts.tmpfs(path, mode=0o777, size_bytes=size_bytes)
     else:
-        path.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            return
+        path.mkdir(parents=True)
         path.chmod(0o777)
     if gid is not None:
         os.chown(path, -1, gid)

@@ -66,6 +66,7 @@ from pilotage.telemetry import get_logger
 STOP_GRACE_MIN_S = 2.0
 # Once more than any process needs to die of SIGKILL; then its end is looked for on disk.
 KILL_WAIT_S = 10.0
+REFRESH_RETRY_S = 10.0  # of volumes that could not be brought up to date; they keep their old contents
 LOG_FALLBACK_BYTES_MAX = 2048  # of the log, for terminationMessagePolicy FallbackToLogsOnError
 # Whoever removed the object by force does not want to wait; the process still gets a moment.
 GONE_GRACE_S = 2
@@ -119,6 +120,7 @@ class PodWorker:
         self._finished = asyncio.Event()
         self._images: dict[str, Image] = {}
         self._wake_at: float | None = None  # None: nothing is due
+        self._refresh_wanted = False  # volumes may be out of date
         self._dead: list[str] = []  # ended containers to be cleared away once their end is remembered
 
     # ── what others may ask ─────────────────────────────────────────────────────────────────────────────────────
@@ -158,9 +160,13 @@ class PodWorker:
 
     def update(self, pod: Pod) -> None:
         """The object changed."""
-        self.pod = pod
-        if not self._clearing:
+        before, self.pod = self.pod, pod
+        # Most changes are echoes of our own status.
+        if not self._clearing and (before.spec != pod.spec or before.metadata.is_deleting != pod.metadata.is_deleting):
             self._node.memory.save_pod(pod)
+        now, then = pod.metadata, before.metadata
+        if (now.labels, now.annotations) != (then.labels, then.annotations):
+            self._refresh_wanted = True
         self._wake.set()
 
     def vanish(self) -> None:
@@ -211,6 +217,7 @@ class PodWorker:
                 self._state = self._state.with_record(msgspec.structs.replace(record, retry_at=0.0))
         if self._state.volumes == "absent":
             self._state = msgspec.structs.replace(self._state, volumes_retry_at=0.0)
+        self._refresh_wanted = True
         self._wake.set()
 
     # ── recovery ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -307,9 +314,11 @@ class PodWorker:
         for action in decision.actions:
             self._begin(action, tasks)
         self._report()
-        refresh_at = self._node.volumes.refresh_at(self.uid)
-        if refresh_at is not None and refresh_at <= self._now() and self._state.volumes == "mounted":
-            tasks.start(self.refresh_volumes(), key="refresh")
+        if self._state.volumes == "mounted" and "refresh" not in tasks:
+            refresh_at = self._node.volumes.refresh_at(self.uid)
+            if self._refresh_wanted or (refresh_at is not None and refresh_at <= self._now()):
+                self._refresh_wanted = False
+                tasks.start(self._refresh_volumes(), key="refresh")
 
     def _follow_probes(self, event: Event, tasks: TaskSet) -> None:
         """Probes run exactly while their container does."""
@@ -371,14 +380,16 @@ class PodWorker:
         else:
             self.post(VolumesMounted())
 
-    async def refresh_volumes(self) -> None:
-        """Bring contents up to date after a change of a ConfigMap, a Secret or the pod's own labels."""
-        if self._state.volumes != "mounted":
-            return
+    async def _refresh_volumes(self) -> None:
+        """Bring contents up to date after a change of a ConfigMap, a Secret, a label, or when a token grows old."""
         try:
             await self._node.volumes.mount(self.pod)
         except MountFailure as error:
             self._tell("Warning", "FailedMount", str(error))
+            await asyncio.sleep(REFRESH_RETRY_S)
+            self._refresh_wanted = True
+        # One more look once this task is no longer counted as running.
+        asyncio.get_running_loop().call_soon(self._wake.set)
 
     async def _create_sandbox(self) -> None:
         node, pod = self._node, self.pod

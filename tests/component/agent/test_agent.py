@@ -308,3 +308,32 @@ async def test_routes_lead_to_the_other_nodes_pods(scene: Scene) -> None:
         return not scene.wiring.routes
 
     await eventually(unrouted)
+
+
+async def test_a_deleted_node_registers_again(scene: Scene) -> None:
+    before = await scene.client.get(Node, "n1")
+    await scene.client.delete(Node, "n1")
+
+    async def back() -> Node | None:
+        found = [node for node in (await scene.client.list(Node)).items if node.metadata.name == "n1"]
+        return found[0] if found and found[0].metadata.uid != before.metadata.uid else None
+
+    again = await eventually(back)
+    assert again.spec.pod_cidr == "10.244.1.0/24"
+
+
+async def test_labels_in_files_follow_the_pod(scene: Scene) -> None:
+    volume = {
+        "name": "info",
+        "downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]},
+    }
+    await scene.create("web", WEB | {"volumes": [volume]}, labels={"a": "1"})
+    pod = await scene.wait("web", is_ready)
+    path = scene.config.data_dir / "pods" / pod.metadata.uid / "volumes" / "info" / "labels"
+    assert path.read_text() == 'a="1"'
+    await scene.client.patch(Pod, "web", {"metadata": {"labels": {"a": "2"}}}, namespace="default")
+
+    async def followed() -> bool:
+        return path.read_text() == 'a="2"'
+
+    await eventually(followed)

@@ -7,7 +7,7 @@ renders what goes over the wire. Leaves out conditions that others own
 
 from typing import Any
 
-from pilotage.agent.core import timestamps
+from pilotage.agent.core import qos, timestamps
 from pilotage.agent.core.container import ContainerPhase
 from pilotage.agent.core.crash_backoff import CrashBackoff
 from pilotage.agent.core.lifecycle import IMAGE_REASONS, PULL_ERROR_SHOWN_S, is_sidecar
@@ -50,7 +50,7 @@ def report(pod: Pod, state: PodState, *, host_ip: str, now: float) -> PodStatus:
         start_time=pod.status.start_time or timestamps.to_text(state.started_at),
         init_container_statuses=init,
         container_statuses=main,
-        qos_class=pod.status.qos_class,
+        qos_class=pod.status.qos_class or qos.qos_class(pod),
         observed_generation=pod.metadata.generation,
     )
 
@@ -67,6 +67,7 @@ def patch(pod: Pod, status: PodStatus) -> dict[str, Any]:
         "hostIP": status.host_ip,
         "hostIPs": [{"ip": one.ip} for one in status.host_ips],
         "startTime": status.start_time,
+        "qosClass": status.qos_class,
         "reason": status.reason or None,
         "message": status.message or None,
         "conditions": [_condition_wire(condition) for condition in status.conditions],
