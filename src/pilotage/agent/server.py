@@ -12,18 +12,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
+from pilotage.agent import port_forward
 from pilotage.agent.config import Config
 from pilotage.agent.core import channel, timestamps
-from pilotage.agent.core.channel import Input, InputClosed, Resized
 from pilotage.agent.core.lifecycle import container_named
 from pilotage.agent.logs import LogOptions, read_log
-from pilotage.agent.runtime import ExecSession, RuntimeFailure
+from pilotage.agent.port_forward import PORTS_MAX, Connection, Forwarder, forward_channels
+from pilotage.agent.remote import SPDY_PROTOCOLS, OpenSession, SpdyWire, WebSocketWire, run_session
+from pilotage.agent.spdy_session import SpdyError, SpdySession, open_carrier, wants_spdy
 from pilotage.agent.worker import PodWorker
 from pilotage.kit.clock import SYSTEM_CLOCK
-from pilotage.kit.tasks import wait_any
-from pilotage.network import NetworkError
 from pilotage.network.namespaces import run_in
 
 if TYPE_CHECKING:
@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 
 CLIENT_NAME = "kube-apiserver-kubelet-client"
 PING_S = 30.0  # a client that vanished without a word is noticed after two of these
-CHUNK_BYTES = 32768
 DIAL_TIMEOUT_S = 10.0
-PORTS_MAX = 16  # of one port-forward request; two channels each must fit into one byte
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -66,9 +64,15 @@ def application(agent: "Agent") -> web.Application:
         [
             web.get("/healthz", api.healthz),
             web.get("/containerLogs/{namespace}/{pod}/{container}", api.logs),
-            web.get("/exec/{namespace}/{pod}/{container}", api.execute),
-            web.get("/attach/{namespace}/{pod}/{container}", api.attach),
-            web.get("/portForward/{namespace}/{pod}", api.port_forward),
+            *(
+                route(path, handler)
+                for path, handler in (
+                    ("/exec/{namespace}/{pod}/{container}", api.execute),
+                    ("/attach/{namespace}/{pod}/{container}", api.attach),
+                    ("/portForward/{namespace}/{pod}", api.port_forward),
+                )
+                for route in (web.get, web.post)  # WebSocket begins with a GET, SPDY with a POST
+            ),
         ]
     )
     return app
@@ -148,7 +152,7 @@ class _Api:
         if not command:
             raise web.HTTPBadRequest(text="you must specify at least 1 container, and 1 command")
         query = request.query
-        return await self._stream(
+        return await _process(
             request,
             lambda: self._agent.runtime.execute(
                 worker.container_id(name), command, stdin=_flag(query, "stdin"), tty=_flag(query, "tty")
@@ -157,70 +161,34 @@ class _Api:
 
     async def attach(self, request: web.Request) -> web.StreamResponse:
         worker, name = self._container(request)
-        return await self._stream(request, lambda: self._agent.runtime.attach(worker.container_id(name)))
-
-    async def _stream(
-        self, request: web.Request, open_session: Callable[[], Awaitable[ExecSession]]
-    ) -> web.StreamResponse:
-        socket_ = web.WebSocketResponse(
-            protocols=channel.PROTOCOLS, heartbeat=PING_S, max_msg_size=channel.MESSAGE_BYTES_MAX
-        )
-        await socket_.prepare(request)
-        try:
-            session = await open_session()
-        except (RuntimeFailure, OSError) as error:
-            await socket_.send_bytes(channel.failure(str(error)))
-            await socket_.close()
-            return socket_
-        try:
-            await wait_any(_send_output(socket_, session), _receive_input(socket_, session))
-        except* ConnectionError:
-            pass
-        finally:
-            await session.aclose()
-            await socket_.close()
-        return socket_
+        return await _process(request, lambda: self._agent.runtime.attach(worker.container_id(name)), exit_code=False)
 
     async def port_forward(self, request: web.Request) -> web.StreamResponse:
-        """One connection for each `port` of the query: of the i-th, channel 2i carries bytes and 2i+1 an error.
-
-        Every channel begins with its port number, two bytes, little-endian (the kubelet's portforward.go).
-        """
         worker = self._pod(request)
+
+        async def dial(port: int) -> Connection:
+            return await self._dial(worker, port)
+
+        forwarder = Forwarder(dial, worker.pod.metadata.name)
+        if wants_spdy(request):
+            carrier = await open_carrier(request, (port_forward.PROTOCOL,))
+            with contextlib.suppress(ConnectionError, SpdyError):
+                await forwarder.run(SpdySession(carrier, forwarder.accept))
+            return await _closed(carrier.response)
         try:
             ports = [int(text) for text in request.query.getall("port", [])]
         except ValueError:
             ports = []
         if not 0 < len(ports) <= PORTS_MAX or not all(0 < port < 65536 for port in ports):
             raise web.HTTPBadRequest(text=f"1 to {PORTS_MAX} ports are needed, each between 1 and 65535")
-        socket_ = web.WebSocketResponse(
-            protocols=channel.PROTOCOLS, heartbeat=PING_S, max_msg_size=channel.MESSAGE_BYTES_MAX
-        )
-        await socket_.prepare(request)
-        for index, port in enumerate(ports):
-            number = port.to_bytes(2, "little")
-            await socket_.send_bytes(channel.encode(2 * index, number))
-            await socket_.send_bytes(channel.encode(2 * index + 1, number))
-        writers: dict[int, asyncio.StreamWriter] = {}
-        readers: dict[int, asyncio.StreamReader] = {}
+        socket_ = await _web_socket(request)
         try:
-            for index, port in enumerate(ports):
-                try:
-                    readers[index], writers[index] = await self._dial(worker, port)
-                except (OSError, TimeoutError, NetworkError) as error:
-                    text = f"error forwarding port {port} to pod {worker.pod.metadata.name}: {error or 'timed out'}"
-                    await socket_.send_bytes(channel.encode(2 * index + 1, text.encode()))
-            if writers:
-                await wait_any(_forward_out(socket_, readers), _forward_in(socket_, writers))
+            await forward_channels(socket_, ports, forwarder, dial)
         except* ConnectionError:
             pass
-        finally:
-            for writer in writers.values():
-                writer.close()
-            await socket_.close()
-        return socket_
+        return await _closed(socket_)
 
-    async def _dial(self, worker: PodWorker, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _dial(self, worker: PodWorker, port: int) -> Connection:
         """A connection to the pod's own loopback, where kubectl port-forward ends too."""
 
         def make() -> socket.socket:
@@ -256,49 +224,36 @@ class _Api:
         return worker, name
 
 
-async def _send_output(socket_: web.WebSocketResponse, session: ExecSession) -> None:
-    async for stream, data in session.output():
-        await socket_.send_bytes(channel.encode(stream, data))
-    await socket_.send_bytes(channel.final_status(await session.wait()))
+async def _process(request: web.Request, open_session: OpenSession, *, exit_code: bool = True) -> web.StreamResponse:
+    """A process's streams over whichever protocol the client speaks."""
+    if wants_spdy(request):
+        kinds = {kind: _flag(request.query, kind) for kind in ("stdin", "stdout", "stderr", "tty")}
+        wire = SpdyWire(**kinds)
+        carrier = await open_carrier(request, SPDY_PROTOCOLS)
+        with contextlib.suppress(ConnectionError, SpdyError):
+            await wire.run(SpdySession(carrier, wire.accept), open_session, exit_code=exit_code)
+        return await _closed(carrier.response)
+    socket_ = await _web_socket(request)
+    with contextlib.suppress(ConnectionError):
+        await run_session(WebSocketWire(socket_), open_session, exit_code=exit_code)
+    return await _closed(socket_)
 
 
-async def _receive_input(socket_: web.WebSocketResponse, session: ExecSession) -> None:
-    async for message in socket_:
-        if message.type is not WSMsgType.BINARY:
-            continue
-        match channel.decode(message.data):
-            case Input(data=data):
-                await session.write(data)
-            case InputClosed():
-                session.close_stdin()
-            case Resized(columns=columns, rows=rows):
-                session.resize(columns, rows)
-            case None:
-                pass
+async def _web_socket(request: web.Request) -> web.WebSocketResponse:
+    offered = {item.strip() for item in request.headers.get("Sec-WebSocket-Protocol", "").split(",")}
+    if request.headers.get("Upgrade", "").lower() != "websocket" or offered.isdisjoint(channel.PROTOCOLS):
+        raise web.HTTPBadRequest(text=f"this needs a WebSocket with subprotocol {channel.PROTOCOLS[0]}, or SPDY/3.1")
+    opened = web.WebSocketResponse(
+        protocols=channel.PROTOCOLS, heartbeat=PING_S, max_msg_size=channel.MESSAGE_BYTES_MAX
+    )
+    await opened.prepare(request)
+    return opened
 
 
-async def _forward_out(socket_: web.WebSocketResponse, readers: Mapping[int, asyncio.StreamReader]) -> None:
-    """Until the pod has closed every connection."""
-
-    async def one(index: int, reader: asyncio.StreamReader) -> None:
-        while data := await reader.read(CHUNK_BYTES):
-            await socket_.send_bytes(channel.encode(2 * index, data))
-
-    async with asyncio.TaskGroup() as group:
-        for index, reader in readers.items():
-            group.create_task(one(index, reader))
-
-
-async def _forward_in(socket_: web.WebSocketResponse, writers: Mapping[int, asyncio.StreamWriter]) -> None:
-    """Until the client closes."""
-    async for message in socket_:
-        if message.type is not WSMsgType.BINARY or len(message.data) < 2:
-            continue
-        index, is_error = divmod(message.data[0], 2)
-        writer = writers.get(index)
-        if writer is not None and not is_error:
-            writer.write(message.data[1:])
-            await writer.drain()
+async def _closed(response: web.StreamResponse) -> web.StreamResponse:
+    if isinstance(response, web.WebSocketResponse):
+        await response.close()
+    return response
 
 
 def _flag(query: Mapping[str, str], name: str) -> bool:
