@@ -6,6 +6,7 @@ Stands apart because runc, umoci and skopeo are all run this way. Argument lists
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 OUTPUT_BYTES_MAX = 1 << 20  # an error message, a JSON document; never a file
 
@@ -32,11 +33,12 @@ async def run(
     environment: Mapping[str, str] | None = None,
     input_: bytes = b"",
     capture: bool = True,
+    directory: Path | None = None,
 ) -> Completed:
     """Run to the end; killed and `TimeoutError` after `timeout_s`, killed on cancellation too.
 
     `capture=False` for a program that leaves a daemon behind: some event loops let it inherit our pipes under further
-    numbers, and their end would come only with the daemon's.
+    numbers, and their end would come only with the daemon's. `directory`: where it runs; None: where we do.
     """
     captured = asyncio.subprocess.PIPE if capture else asyncio.subprocess.DEVNULL
     process = await asyncio.create_subprocess_exec(
@@ -46,6 +48,7 @@ async def run(
         stderr=captured,
         pass_fds=tuple(pass_fds),
         env=environment,
+        cwd=directory,
     )
     if process.stdin is not None:
         process.stdin.write(input_)

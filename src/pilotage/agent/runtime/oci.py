@@ -172,6 +172,7 @@ class OCIRuntime:
                     pass_fds=(write_end,),
                     environment=environment,
                     capture=False,
+                    directory=directory,  # it leaves a file `oom` where it runs
                 )
             finally:
                 os.close(write_end)

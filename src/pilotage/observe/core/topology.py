@@ -162,8 +162,7 @@ def _entries(service: Service) -> Iterable[str]:
         yield ingress.ip or ingress.hostname
     if service.spec.type == "NodePort":
         yield ", ".join(f"node:{port.node_port}" for port in service.spec.ports if port.node_port)
-    for address in service.spec.external_ips:
-        yield address
+    yield from service.spec.external_ips
 
 
 def _ingress_vertex(ingress: Ingress) -> Vertex:
