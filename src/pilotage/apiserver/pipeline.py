@@ -93,6 +93,14 @@ class Pipeline:
         """Whether an apply may create what it does not find. Raises ApiError Forbidden."""
         self._admission.authorize_create(call.user, call.resource, call.namespace, call.name)
 
+    def bind(self, binding: Document) -> Document:
+        """A Binding with the labels its node adds to the pod."""
+        added = self._admission.bind(((binding.get("target") or {}).get("name")) or "")
+        if not added:
+            return binding
+        metadata = binding.get("metadata") or {}
+        return {**binding, "metadata": {**metadata, "labels": {**(metadata.get("labels") or {}), **added}}}
+
     def delete(self, call: Call, old: Document) -> None:
         """Whether an object may be deleted. Raises ApiError Forbidden."""
         self._admission.review(_operation(call, "delete", None, old))
@@ -179,4 +187,5 @@ def _operation(
         user=call.user,
         document=document,
         old=old,
+        warnings=call.warnings,
     )

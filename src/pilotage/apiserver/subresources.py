@@ -80,6 +80,7 @@ class Subresources:
         if not name:
             raise ApiError("BadRequest", "name is required")
         target = _derived(call, PODS, call.namespace, name)
+        given = self._registry.pipeline.bind(given)
         await self._registry.amend(target, lambda pod: pods.bound(pod, given, call.now))
         return responses.document(SUCCESS, status=201)
 

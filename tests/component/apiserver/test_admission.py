@@ -109,3 +109,71 @@ async def test_tokens_for_a_pod_come_from_its_node_and_die_with_it(http: Http) -
     assert (await reviewed())["user"]["username"] == "system:serviceaccount:default:default"
     await http("DELETE", f"{PODS}/web?gracePeriodSeconds=0")
     assert not (await reviewed()).get("authenticated")
+
+
+MERGE = "application/merge-patch+json"
+SECURITY = "pod-security.kubernetes.io/"
+
+
+async def test_a_namespace_enforces_the_pod_security_level_of_its_labels(http: Http) -> None:
+    privileged = pod("p")
+    privileged["spec"]["containers"][0]["securityContext"] = {"privileged": True}
+    assert (await http("POST", PODS, {**privileged, "metadata": {"name": "old"}})).status == 201
+    bad = {"metadata": {"labels": {f"{SECURITY}enforce": "tight"}}}
+    answer = await http("PATCH", "/api/v1/namespaces/default", bad, Content_Type=MERGE)
+    assert answer.status == 422 and "must be one of privileged, baseline, restricted" in answer.body["message"]
+    labels = {f"{SECURITY}enforce": "baseline", f"{SECURITY}warn": "restricted"}
+    answer = await http("PATCH", "/api/v1/namespaces/default", {"metadata": {"labels": labels}}, Content_Type=MERGE)
+    assert answer.status == 200
+    warned = answer.headers.getall("Warning")
+    assert 'existing pods in namespace \\"default\\" violate the new PodSecurity enforce level' in warned[0]
+    assert warned[1] == '299 - "old: privileged"'
+    refused = await http("POST", PODS, privileged)
+    assert refused.status == 403 and refused.body["message"] == (
+        'pods "p" is forbidden: violates PodSecurity "baseline:latest": privileged (container "main" must not set '
+        "securityContext.privileged=true)"
+    )
+    allowed = await http("POST", PODS, pod("plain"))
+    assert allowed.status == 201
+    assert 'would violate PodSecurity \\"restricted:latest\\": allow' in allowed.headers["Warning"]
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": privileged["spec"]}
+    spec = {"selector": {"matchLabels": {"a": "b"}}, "template": template}
+    made = await http("POST", "/apis/apps/v1/namespaces/default/deployments", {"metadata": {"name": "d"}, "spec": spec})
+    assert made.status == 201 and "would violate" in made.headers["Warning"]
+
+
+async def test_a_pod_gets_the_zone_and_region_of_its_node(http: Http) -> None:
+    labels = {"topology.kubernetes.io/zone": "a", "topology.kubernetes.io/region": "r", "other": "x"}
+    await http("POST", "/api/v1/nodes", {"metadata": {"name": "n1", "labels": labels}})
+    await http("POST", PODS, pod("bound"))
+    target = {"target": {"kind": "Node", "name": "n1"}}
+    assert (await http("POST", f"{PODS}/bound/binding", {"metadata": {"name": "bound"}, **target})).status == 201
+    await bound_pod(http, "created", "n1")
+    for name in ("bound", "created"):
+        found = (await http("GET", f"{PODS}/{name}")).body["metadata"]["labels"]
+        assert {key: found.get(key) for key in labels} == {**labels, "other": None}
+
+
+async def test_limit_ranges_fill_in_and_bound_pods_and_claims(http: Http) -> None:
+    limits = [
+        {"type": "Container", "default": {"cpu": "500m"}, "defaultRequest": {"cpu": "250m"},
+         "maxLimitRequestRatio": {"cpu": "2"}},
+        {"type": "Pod", "max": {"cpu": "1"}},
+        {"type": "PersistentVolumeClaim", "max": {"storage": "1Gi"}},
+    ]  # fmt: skip
+    path = "/api/v1/namespaces/default/limitranges"
+    assert (await http("POST", path, {"metadata": {"name": "l"}, "spec": {"limits": limits}})).status == 201
+    made = (await http("POST", PODS, pod("a"))).body
+    told = made["metadata"]["annotations"]["kubernetes.io/limit-ranger"]
+    assert told == "LimitRanger plugin set: cpu request for container main; cpu limit for container main"
+    wide = pod("b")
+    wide["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "500m"}, "limits": {"cpu": "1500m"}}
+    answer = await http("POST", PODS, wide)
+    assert answer.status == 403 and answer.body["message"].endswith(
+        "[cpu max limit to request ratio per Container is 2, but provided ratio is 3.000000, "
+        "maximum cpu usage per Pod is 1, but limit is 1500m]"
+    )
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Gi"}}}
+    claim = {"metadata": {"name": "c"}, "spec": spec}
+    answer = await http("POST", "/api/v1/namespaces/default/persistentvolumeclaims", claim)
+    assert "maximum storage usage per PersistentVolumeClaim is 1Gi, but request is 2Gi" in answer.body["message"]

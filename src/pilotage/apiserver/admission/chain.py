@@ -15,6 +15,8 @@ from pilotage.apiserver.admission.limit_ranger import limit_ranger
 from pilotage.apiserver.admission.namespace_lifecycle import namespace_lifecycle
 from pilotage.apiserver.admission.node_restriction import node_restriction
 from pilotage.apiserver.admission.operation import Document, Operation, Undo
+from pilotage.apiserver.admission.pod_security import pod_security
+from pilotage.apiserver.admission.pod_topology import pod_topology, topology_labels
 from pilotage.apiserver.admission.priority import priority
 from pilotage.apiserver.admission.resource_quota import QuotaLedger
 from pilotage.apiserver.admission.service_account import service_account
@@ -36,7 +38,9 @@ PLUGINS: tuple[Plugin, ...] = (
     default_tolerations,
     priority,
     default_classes,
+    pod_topology,
     limit_ranger,
+    pod_security,
 )
 
 
@@ -70,6 +74,10 @@ class Admission:
             name=name,
         )
         self._authorizer.authorize(user, asked)
+
+    def bind(self, node: str) -> dict[str, str]:
+        """The labels a pod gets with its node."""
+        return topology_labels(self._documents.get("", "nodes", "", node))
 
     def reserve(self, operation: Operation) -> Undo | None:
         """What a valid write takes of its namespace's quotas, until the result is called. Raises ApiError Forbidden."""

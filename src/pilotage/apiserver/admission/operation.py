@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pilotage.api.catalogue import Resource
@@ -26,6 +26,7 @@ class Operation:
     user: UserInfo
     document: Document | None  # None: delete
     old: Document | None  # None: create
+    warnings: list[str] = field(default_factory=list)  # for the client, whatever becomes of the write
 
     @property
     def kind(self) -> tuple[str, str]:
