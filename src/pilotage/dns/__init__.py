@@ -1,18 +1,18 @@
 """Cluster DNS: the names of Services, endpoints and pods, and everybody else's names through upstreams.
 
-Purpose. Answer pods' questions on their own node, straight from the watch: no cache of its own between the API and the
+Purpose: Answer pods' questions on their own node, straight from the watch: no cache of its own between the API and the
 answer, so an answer is as fresh as the last event.
 
-Inputs → outputs. Services, EndpointSlices, Namespaces (and Pods, for verified pod records) from the API; questions by
+Inputs → outputs: Services, EndpointSlices, Namespaces (and Pods, for verified pod records) from the API; questions by
 UDP and TCP → answers; the EndpointSlice that puts this process behind the DNS Service; a watermark.
 
-Invariants. No answer about the cluster before the first complete view (SERVFAIL). A compiled answer is dropped by the
+Invariants: No answer about the cluster before the first complete view (SERVFAIL). A compiled answer is dropped by the
 event that contradicts it, before the next packet is read. One update costs what the changed object is large. Nothing a
 client or an upstream sends can grow memory without bound, and no exception of theirs reaches the log.
 
-Reading order. `core` (see there), then `resolver`, `udp`, `tcp`, `chain`, `server`, `publish`.
+Reading order: `core` (see there), then `resolver`, `udp`, `tcp`, `chain`, `server`, `publish`.
 
-Specifications. Kubernetes DNS-Based Service Discovery 1.1.0; RFC 1034, 1035, 2181, 2308, 2782, 3596, 6604, 6891, 7766,
+Specifications: Kubernetes DNS-Based Service Discovery 1.1.0; RFC 1034, 1035, 2181, 2308, 2782, 3596, 6604, 6891, 7766,
 8020, 8482.
 """
 

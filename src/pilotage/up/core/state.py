@@ -1,7 +1,7 @@
 """What the supervisor knows of a process: a state machine, one table.
 
 Apart from the supervisor so that restart and readiness can be tested without processes. Fed with what happened; says
-what state follows. The diagram is the table `_TRANSITIONS`.
+what state follows. The diagram is the table `TRANSITIONS`.
 """
 
 import enum
@@ -37,7 +37,7 @@ class Event(enum.StrEnum):
     FINISH = "finish"  # a one-shot process ended with 0
 
 
-_TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
+TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
     (Phase.WAITING, Event.SPAWN): Phase.STARTING,
     (Phase.BACKOFF, Event.RETRY): Phase.WAITING,
     (Phase.STARTING, Event.READY): Phase.READY,
@@ -75,7 +75,7 @@ class ProcessState:
 def advance(state: ProcessState, event: Event, *, now: float, pid: int = 0, exit_text: str = "") -> ProcessState:
     """The state after `event`; InvariantError when the event cannot happen in this phase."""
     try:
-        phase = _TRANSITIONS[state.phase, event]
+        phase = TRANSITIONS[state.phase, event]
     except KeyError:
         raise InvariantError(f"{event} in phase {state.phase}") from None
     if event is Event.SPAWN:
