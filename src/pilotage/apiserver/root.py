@@ -16,7 +16,7 @@ from aiohttp import web
 from pilotage.api.schema import KUBERNETES_VERSION
 from pilotage.api.status import ApiError
 from pilotage.apiserver import responses
-from pilotage.apiserver.core import discovery, openapi
+from pilotage.apiserver.core import discovery, openapi, openapi_protobuf
 from pilotage.apiserver.core.negotiation import Form, representation
 from pilotage.apiserver.core.record import Document
 from pilotage.apiserver.core.routes import Route
@@ -147,18 +147,29 @@ class Root:
         raise ApiError("NotFound", "the server could not find the requested resource")
 
     async def _openapi_v2(self, request: web.BaseRequest) -> web.Response:
+        as_protobuf = any(name in request.headers.get("Accept", "") for name in openapi_protobuf.ASKED_FOR)
         async with self._openapi_lock:
             if "openapi/v2" not in self._cached:
                 self._cached["openapi/v2"] = await asyncio.to_thread(
                     openapi.v2_document, self._resources.all(), f"v{KUBERNETES_VERSION}"
                 )
-        return await self._openapi_answer(request, self._cached["openapi/v2"])
+            data = self._cached["openapi/v2"]
+            if as_protobuf:
+                if "openapi/v2+protobuf" not in self._cached:
+                    self._cached["openapi/v2+protobuf"] = await asyncio.to_thread(
+                        lambda: openapi_protobuf.encode(msgspec.json.decode(data))
+                    )
+                data = self._cached["openapi/v2+protobuf"]
+        content_type = openapi_protobuf.MEDIA_TYPE if as_protobuf else responses.JSON
+        return await self._openapi_answer(request, data, content_type)
 
-    async def _openapi_answer(self, request: web.BaseRequest, data: bytes) -> web.Response:
-        etag = f'"{openapi.content_hash(data)}"'
-        if request.headers.get("If-None-Match") == etag:
-            return web.Response(status=304, headers={"ETag": etag})
-        return await responses.compress(request, responses.json(data, headers={"ETag": etag}))
+    async def _openapi_answer(
+        self, request: web.BaseRequest, data: bytes, content_type: str = responses.JSON
+    ) -> web.Response:
+        headers = {"ETag": f'"{openapi.content_hash(data)}"', "Vary": "Accept"}
+        if request.headers.get("If-None-Match") == headers["ETag"]:
+            return web.Response(status=304, headers=headers)
+        return await responses.compress(request, responses.json(data, content_type=content_type, headers=headers))
 
 
 def _openapi_path(group: str, version: str) -> str:

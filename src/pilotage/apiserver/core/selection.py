@@ -7,7 +7,7 @@ Called by the registry with records; leaves parsing to `api.labels`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,10 +130,17 @@ def selection(resource: Resource, label_selector: str, field_selector: str) -> S
     for requirement in wanted:
         read = _METADATA.get(requirement.key) or known.get(requirement.key)
         if read is None:
-            raise ApiError("BadRequest", f'field label not supported: "{requirement.key}"')
+            raise ApiError("BadRequest", _unsupported(requirement.key, known))
         value = next(iter(requirement.values))
         equal = requirement.operator == "in"
         if requirement.key == "metadata.name" and equal:
             name = value
         fields.append((read, value, equal))
     return Selection(labels=labels, fields=tuple(fields), name=name)
+
+
+def _unsupported(key: str, known: Mapping[str, FieldReader]) -> str:
+    # Kubernetes has two wordings: one for kinds with fields of their own, one for all others.
+    if known:
+        return f"field label not supported: {key}"
+    return f'"{key}" is not a known field selector: only "metadata.name", "metadata.namespace"'
