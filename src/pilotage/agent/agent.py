@@ -106,7 +106,7 @@ class Agent:
         self.runtime: Runtime = runtime or OCIRuntime(config.run_dir, cgroups=cgroups, clock=clock)
         network = NodeNetwork(bridge=config.bridge, pod_cidr=config.pod_cidr)
         self.network = PodNetwork(wiring, network, config.run_dir / "netns")
-        self._machine = read_machine(config.data_dir, "runc://1.1")
+        self._machine = read_machine(config.data_dir)
         self._facts = NodeFacts(name=config.node, ip=config.node_ip, allocatable=capacity(config, self._machine))
         self._services = Informer(client, Service)
         self._nodes = Informer(client, Node)
@@ -171,6 +171,7 @@ class Agent:
         """Watch, register, take up the pods of an earlier agent. Returns once the node is ready."""
         self.runtime.on_exit(self._container_ended)
         await self.runtime.open()
+        self._registration.runtime_version = await self.runtime.version()
         self._node_services.roots.prepare()
         self.network.open()
         self._tasks.start(self._events.run(), key="events")

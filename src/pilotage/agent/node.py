@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from pilotage.agent.config import Config
 from pilotage.api import timestamp
 from pilotage.api.codec import to_wire
@@ -59,7 +61,7 @@ class Machine:
     info: NodeSystemInfo
 
 
-def read_machine(data_dir: Path, runtime_version: str) -> Machine:
+def read_machine(data_dir: Path) -> Machine:
     """Capacity and identity of this machine."""
     disk = os.statvfs(data_dir)
     architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
@@ -73,7 +75,6 @@ def read_machine(data_dir: Path, runtime_version: str) -> Machine:
             boot_id=_text("/proc/sys/kernel/random/boot_id"),
             kernel_version=platform.release(),
             os_image=_os_name(),
-            container_runtime_version=runtime_version,
             kubelet_version=VERSION,
             kube_proxy_version=VERSION,
             operating_system="linux",
@@ -122,6 +123,7 @@ class NodeRegistration:
         self._images = images
         self._conditions: dict[str, NodeCondition] = {}
         self._uid = ""
+        self.runtime_version = ""
 
     async def register(self) -> None:
         """Create or adopt the object and write its first status; retries until it worked."""
@@ -203,7 +205,7 @@ class NodeRegistration:
                 NodeAddress(type="Hostname", address=config.node),
             ),
             daemon_endpoints=NodeDaemonEndpoints(kubelet_endpoint=DaemonEndpoint(port=config.port)),
-            node_info=machine.info,
+            node_info=msgspec.structs.replace(machine.info, container_runtime_version=self.runtime_version),
             images=self._images(),
         )
         await self._client.patch(

@@ -89,6 +89,10 @@ class Runtime(Protocol):
         """Stop watching. Containers run on."""
         ...
 
+    async def version(self) -> str:
+        """`name://version`, as the Node's status shows it."""
+        ...
+
     async def open_sandbox(self, uid: str, hostname: str) -> None:
         """Make the IPC and UTS namespaces that a pod's containers share. No error when they stand."""
         ...

@@ -75,6 +75,9 @@ class FakeRuntime:
         self._open = False
         self._callbacks.clear()
 
+    async def version(self) -> str:
+        return "fake://1.0"
+
     async def open_sandbox(self, uid: str, hostname: str) -> None:
         self.sandboxes[uid] = hostname
 

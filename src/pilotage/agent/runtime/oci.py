@@ -89,6 +89,14 @@ class OCIRuntime:
             self._watch.close()
             self._watch = None
 
+    async def version(self) -> str:
+        try:
+            completed = await processes.run([self._binary, "--version"], timeout_s=COMMAND_TIMEOUT_S)
+        except FileNotFoundError as error:
+            raise RuntimeFailure(f"{self._binary} is not installed (apt-get install runc)") from error
+        words = completed.stdout.decode(errors="replace").split()
+        return f"{Path(self._binary).name}://{words[2] if len(words) > 2 else 'unknown'}"
+
     def _on_exit_file(self, name: str) -> None:
         found = self._read_exit(name)
         if found is not None:
