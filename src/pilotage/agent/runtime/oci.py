@@ -269,6 +269,7 @@ class OCIRuntime:
                 self._binary, "--root", str(self._root), "exec", "--process", spec, container_id,
             ],
             msgspec.json.encode(process),
+            self._containers / container_id,
             stdin=stdin,
             tty=tty,
         )  # fmt: skip

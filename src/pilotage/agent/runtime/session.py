@@ -104,10 +104,19 @@ class ProcessSession:
 
     @classmethod
     async def open(
-        cls, command: Callable[[str], Sequence[str]], process_document: bytes, *, stdin: bool, tty: bool
+        cls,
+        command: Callable[[str], Sequence[str]],
+        process_document: bytes,
+        directory: Path,
+        *,
+        stdin: bool,
+        tty: bool,
     ) -> "ProcessSession":
-        """Start `command(path of the process document)`."""
-        fd, name = tempfile.mkstemp(prefix="pilotage-exec-", suffix=".json")
+        """Start `command(path of the process document)`; the document is kept in `directory` while it runs.
+
+        It holds the container's environment, so it belongs into a directory that goes with the container.
+        """
+        fd, name = tempfile.mkstemp(prefix="exec-", suffix=".json", dir=directory)
         master = -1
         try:
             os.write(fd, process_document)
@@ -129,7 +138,7 @@ class ProcessSession:
             os.set_blocking(master, False)
             return cls(transport, pipes, master, Path(name))
         except BaseException:
-            os.unlink(name)
+            Path(name).unlink(missing_ok=True)
             if master >= 0:
                 os.close(master)
             raise
