@@ -138,7 +138,8 @@ class ProcessSession:
             os.set_blocking(master, False)
             return cls(transport, pipes, master, Path(name))
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
             if master >= 0:
                 os.close(master)
             raise
