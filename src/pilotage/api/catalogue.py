@@ -88,6 +88,7 @@ def _status(kind: str) -> Subresource:
 
 _SCALE = Subresource(name="scale", kind="Scale", group="autoscaling", version="v1", verbs=_READ_WRITE)
 _CONNECT = ("create", "get")
+_PROXY = ("create", "delete", "get", "patch", "update")
 
 _POD = (
     Subresource(name="attach", kind="PodAttachOptions", verbs=_CONNECT),
@@ -97,9 +98,12 @@ _POD = (
     Subresource(name="exec", kind="PodExecOptions", verbs=_CONNECT),
     Subresource(name="log", kind="Pod", verbs=("get",)),
     Subresource(name="portforward", kind="PodPortForwardOptions", verbs=_CONNECT),
+    Subresource(name="proxy", kind="PodProxyOptions", verbs=_PROXY),
     Subresource(name="resize", kind="Pod", verbs=_READ_WRITE),
     _status("Pod"),
 )
+_NODE = (Subresource(name="proxy", kind="NodeProxyOptions", verbs=_PROXY),)
+_SERVICE = (Subresource(name="proxy", kind="ServiceProxyOptions", verbs=_PROXY),)
 _NAMESPACE = (
     Subresource(name="finalize", kind="Namespace", verbs=("update",)),
     _status("Namespace"),
@@ -169,7 +173,7 @@ BUILTIN: tuple[Resource, ...] = (
     _r("v1", "Event", short="ev"),
     _r("v1", "LimitRange", short="limits"),
     _r("v1", "Namespace", *_NAMESPACE, cluster=True, short="ns", verbs=_NO_COLLECTION),
-    _r("v1", "Node", cluster=True, short="no", status=True),
+    _r("v1", "Node", *_NODE, cluster=True, short="no", status=True),
     _r("v1", "PersistentVolumeClaim", short="pvc", status=True),
     _r("v1", "PersistentVolume", cluster=True, short="pv", status=True),
     _r("v1", "Pod", *_POD, short="po", categories="all"),
@@ -178,7 +182,7 @@ BUILTIN: tuple[Resource, ...] = (
     _r("v1", "ResourceQuota", short="quota", status=True),
     _r("v1", "Secret"),
     _r("v1", "ServiceAccount", *_SERVICE_ACCOUNT, short="sa"),
-    _r("v1", "Service", short="svc", categories="all", status=True),
+    _r("v1", "Service", *_SERVICE, short="svc", categories="all", status=True),
     _r("apiregistration.k8s.io/v1", "APIService", cluster=True, categories="api-extensions", status=True),
     _r("apps/v1", "ControllerRevision"),
     _r("apps/v1", "DaemonSet", short="ds", categories="all", status=True),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pilotage.apiserver.admission import Admission, QuotaLedger, ServiceAddresses
+from pilotage.apiserver.agents import Agents
 from pilotage.apiserver.authentication import Authenticator, ServiceAccountTokens
 from pilotage.apiserver.authorization import Authorizer
 from pilotage.apiserver.cache import Cache
@@ -20,6 +21,7 @@ from pilotage.apiserver.documents import CachedDocuments
 from pilotage.apiserver.front import Front, Handler
 from pilotage.apiserver.gate import Gate
 from pilotage.apiserver.pipeline import Pipeline
+from pilotage.apiserver.proxy import Proxy
 from pilotage.apiserver.registry import Registry
 from pilotage.apiserver.resources import Resources
 from pilotage.apiserver.reviews import Reviews
@@ -45,6 +47,7 @@ class Parts:
     front: Front
     registry: Registry
     streams: Streams
+    proxy: Proxy
     quotas: QuotaLedger
 
 
@@ -71,21 +74,24 @@ def assemble(
     registry = Registry(ObjectStore(backend, cache), Pipeline(admission))
     resources = Resources()
     subresources = Subresources(registry)
-    streams = Streams(registry, agent_tls)
+    agents = Agents(registry, agent_tls)
+    streams, proxy = Streams(registry, agents), Proxy(registry, agents)
     reviews = Reviews(registry, authenticator, authorizer, tokens)
     front = Front(
         gate=Gate(authenticator, authorizer),
         resources=resources,
         registry=registry,
         root=Root(resources, address, {"ping": lambda: None, "storage": lambda: backend.failure}),
-        subresources=_special(subresources, streams, reviews),
+        subresources=_special(subresources, streams, proxy, reviews),
         virtual=_asked(subresources, reviews),
         clock=clock,
     )
-    return Parts(front=front, registry=registry, streams=streams, quotas=quotas)
+    return Parts(front=front, registry=registry, streams=streams, proxy=proxy, quotas=quotas)
 
 
-def _special(subresources: Subresources, streams: Streams, reviews: Reviews) -> dict[tuple[str, str, str], Handler]:
+def _special(
+    subresources: Subresources, streams: Streams, proxy: Proxy, reviews: Reviews
+) -> dict[tuple[str, str, str], Handler]:
     """Who answers the subresources that are not plain objects: (group, plural, subresource) → handler."""
     found: dict[tuple[str, str, str], Handler] = {(*kind, "scale"): subresources.scale for kind in _SCALED}
     found |= {
@@ -95,6 +101,9 @@ def _special(subresources: Subresources, streams: Streams, reviews: Reviews) -> 
         ("", "pods", "exec"): streams.exec,
         ("", "pods", "attach"): streams.attach,
         ("", "pods", "portforward"): streams.port_forward,
+        ("", "pods", "proxy"): proxy.pod,
+        ("", "services", "proxy"): proxy.service,
+        ("", "nodes", "proxy"): proxy.node,
         ("", "serviceaccounts", "token"): reviews.token,
     }
     return found

@@ -22,6 +22,7 @@ from pilotage.api.status import ApiError, StatusDetails
 from pilotage.apiserver import body, responses, watches
 from pilotage.apiserver.call import Call
 from pilotage.apiserver.core import deletion
+from pilotage.apiserver.core.bodies import DELETE_OPTIONS, conformed
 from pilotage.apiserver.core.forms import View
 from pilotage.apiserver.core.negotiation import DOCUMENT_TYPES, PATCH_TYPES, Form, Representation, representation
 from pilotage.apiserver.core.options import (
@@ -54,7 +55,9 @@ WRITE_TIMEOUT_S = 60.0
 REQUESTS_MAX = 600
 # Each costs a connection and a few kilobytes.
 LASTING_MAX = 10_000
-_LASTING = frozenset(("log", "exec", "attach", "portforward"))
+_LASTING = frozenset(("log", "exec", "attach", "portforward", "proxy"))
+# A WebSocket begins with a GET, yet opens a shell: to get is not enough, as in Kubernetes since 1.35.
+_SHELLS = frozenset((("pods", "exec"), ("pods", "attach"), ("pods", "portforward"), ("nodes", "proxy")))
 _OBJECT = Representation(Form.OBJECT)
 
 Handler = Callable[[web.BaseRequest, Call], Awaitable[web.StreamResponse]]
@@ -129,6 +132,8 @@ class Front:
     async def _answer(self, request: web.BaseRequest, asked: Route) -> web.StreamResponse:
         user = self._gate.authenticate(request, self._clock.wall())
         self._gate.authorize(user, _narrowed(asked, request.query.get("fieldSelector", "")))
+        if (asked.plural, asked.subresource) in _SHELLS and asked.verb == "get" and "Upgrade" in request.headers:
+            self._gate.authorize(user, replace(asked, verb="create"))
         if not asked.resource_request:
             return await self._root.handle(request, asked)
         resource = self._resources.lookup(asked.group, asked.version, asked.plural)
@@ -165,10 +170,10 @@ class Front:
 
     def _check_allowed(self, asked: Route, resource: Resource) -> None:
         if asked.subresource:
-            subresource = resource.subresource(asked.subresource.partition("/")[0])
-            if subresource is None:
+            subresource = resource.subresource(asked.subresource)
+            if subresource is None or (asked.beyond and asked.subresource != "proxy"):
                 raise unknown_path()
-            verbs = subresource.verbs
+            verbs = (*subresource.verbs, "") if asked.subresource == "proxy" else subresource.verbs  # "": OPTIONS
         else:
             verbs = resource.verbs
         if asked.verb not in verbs:
@@ -258,9 +263,7 @@ class Front:
     async def _delete(self, request: web.BaseRequest, call: Call, *, collection: bool) -> web.Response:
         raw = await body.read(request)
         given = body.decode(raw, body.type_of(request)) if raw else None
-        if given is not None and not isinstance(given, dict):
-            raise ApiError("BadRequest", "the body of a delete must be one DeleteOptions object")
-        options = delete_options(request.query, given)
+        options = delete_options(request.query, None if given is None else conformed(DELETE_OPTIONS, given))
         if collection:
             return await self._delete_collection(request, call, options)
         written = await self._registry.delete(call, options)

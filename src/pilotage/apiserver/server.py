@@ -94,7 +94,7 @@ async def _serve(
         address=_url(sockets[0]).removeprefix("https://"),
         clock=config.clock,
     )
-    async with parts.streams, task_set() as tasks:
+    async with parts.streams, parts.proxy, task_set() as tasks:
         tasks.start(cache.run(), name="cache")
         tasks.start(tick_bookmarks(cache, BOOKMARK_INTERVAL_S, QUIET_BOOKMARK_INTERVAL_S), name="bookmarks")
         await bootstrap(parts.registry, config.clock, _place(config, sockets[0]))

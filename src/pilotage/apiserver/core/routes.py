@@ -28,6 +28,7 @@ class Route:
     namespace: str = ""  # "": cluster-scoped, or all namespaces
     name: str = ""  # "": the collection
     subresource: str = ""
+    beyond: bool = False  # the path goes on after the subresource: only `proxy` has something there
 
 
 def route(method: str, path: str, *, watch: bool = False) -> Route:
@@ -51,7 +52,7 @@ def route(method: str, path: str, *, watch: bool = False) -> Route:
     if len(rest) > 1:
         name = rest[1]
     if len(rest) > 2:
-        subresource = "/".join(rest[2:])
+        subresource = rest[2]
     if plural == "namespaces" and name:
         namespace = name  # authorisation of a namespace object happens in that namespace
     verb = (_OBJECT_VERBS if name else _COLLECTION_VERBS).get(method, "")
@@ -67,4 +68,5 @@ def route(method: str, path: str, *, watch: bool = False) -> Route:
         namespace=namespace,
         name=name,
         subresource=subresource,
+        beyond=len(rest) > 3,
     )
