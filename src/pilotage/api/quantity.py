@@ -6,6 +6,7 @@ decimals, because quota compares sums for equality.
 
 import re
 from decimal import ROUND_CEILING, Decimal
+from functools import lru_cache
 
 from pilotage.kit.errors import PilotageError
 
@@ -24,6 +25,12 @@ class QuantityError(PilotageError):
 
 def parse(text: str | int | float) -> Decimal:
     """The exact value; raises `QuantityError`."""
+    if isinstance(text, str) and len(text) <= _REMEMBERED_LENGTH_MAX:
+        return _remembered(text)
+    return _parse(text)
+
+
+def _parse(text: str | int | float) -> Decimal:
     match = _QUANTITY.fullmatch(str(text))
     if match is None:
         raise QuantityError(
@@ -33,6 +40,11 @@ def parse(text: str | int | float) -> Decimal:
     if suffix in _SUFFIXES:
         return number * _SUFFIXES[suffix]
     return number * Decimal(10) ** int(suffix[1:])
+
+
+# The same few amounts are in every pod. Only short texts are kept, so the memory is bounded in bytes.
+_REMEMBERED_LENGTH_MAX = 32
+_remembered = lru_cache(maxsize=4096)(_parse)
 
 
 def milli(text: str | int | float) -> int:

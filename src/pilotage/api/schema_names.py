@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, wraps
 
 LABEL_MAX = 63
 SUBDOMAIN_MAX = 253
@@ -37,6 +37,20 @@ _environment = re.compile(r"[\x20-\x3c\x3e-\x7e]+").fullmatch
 Rule = Callable[[str], str | None]
 
 
+def _remembered(rule: Rule) -> Rule:
+    """A rule that keeps its verdicts: containers, labels, ports and endpoints are named alike over and over.
+
+    Long texts are judged anew, so that the memory is bounded in bytes too.
+    """
+    remembered = lru_cache(maxsize=8192)(rule)
+
+    @wraps(rule)
+    def judge(text: str) -> str | None:
+        return remembered(text) if len(text) <= SUBDOMAIN_MAX else rule(text)
+
+    return judge
+
+
 def _too_long(limit: int) -> str:
     return f"must be no more than {limit} characters"
 
@@ -46,6 +60,7 @@ def _pattern(text: str, example: str, pattern: str, *more: str) -> str:
     return f"{text} (e.g. {examples}, regex used for validation is '{pattern}')"
 
 
+@_remembered
 def dns_label(text: str) -> str | None:
     """RFC 1123 label: namespaces, containers, volumes, headless host names."""
     if len(text) > LABEL_MAX:
@@ -95,6 +110,7 @@ def path_segment(text: str) -> str | None:
     return None
 
 
+@_remembered
 def qualified_name(text: str) -> str | None:
     """Label keys, annotation keys, finalizers: an optional DNS prefix and a name."""
     prefix, slash, name = text.rpartition("/")
@@ -116,6 +132,7 @@ def qualified_name(text: str) -> str | None:
     return None
 
 
+@_remembered
 def label_value(text: str) -> str | None:
     """A label's value; may be empty."""
     if len(text) > LABEL_MAX:
@@ -150,6 +167,7 @@ def environment_name(text: str) -> str | None:
     return 'a valid environment variable name must consist only of printable ASCII characters other than "="'
 
 
+@_remembered
 def port_name(text: str) -> str | None:
     """An IANA service name: the name of a container's or Service's port (RFC 6335 section 5.1)."""
     if len(text) > 15:
@@ -175,7 +193,7 @@ def wildcard_subdomain(text: str) -> str | None:
     )
 
 
-@lru_cache(maxsize=8192)  # Endpoints name the same addresses over and over.
+@_remembered
 def ip_address(text: str) -> str | None:
     """An IPv4 or IPv6 address without leading zeros or zone."""
     try:

@@ -225,7 +225,8 @@ def _check_struct(value: _Object, plan: Plan, path: str, problems: Problems) -> 
     fields = plan.fields
     for name, item in value.items():
         found = fields.get(name)
-        if found is None or (not path and name in _ELSEWHERE):
+        # Most fields have one plain value out of a few: no path needs to be spelled out for those.
+        if found is None or item in found.values or (not path and name in _ELSEWHERE):
             continue
         where = f"{path}.{name}" if path else name
         if found.values:

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 
 def render(moment: datetime) -> str:
     """Whole seconds, `Z`: metadata and condition times (meta/v1 Time)."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # `isoformat` takes a tenth of `strftime`'s time, and every write stamps two of these.
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
 def render_micro(moment: datetime) -> str:

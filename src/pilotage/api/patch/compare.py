@@ -40,7 +40,9 @@ def whole(value: Any, schema: Schema) -> FieldSet:
         return fields
     if isinstance(value, dict) and schema.kind in ("object", "map"):
         for name, child in value.items():
-            fields[f"f:{name}"] = whole(child, child_of(schema, name))
+            # Most fields are scalars: spare them the call.
+            inside = whole(child, child_of(schema, name)) if isinstance(child, (dict, list)) else {}
+            fields[f"f:{name}"] = inside
     elif isinstance(value, list) and schema.kind == "list":
         shape = schema.items or ANY
         for item in value:
