@@ -4,7 +4,7 @@ Source: Kubernetes 1.36 API reference, core/v1. `IntOrString` fields are `int | 
 `quantity.parse` is asked.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pilotage.api.codec import Value
 from pilotage.api.meta_v1 import UID, Condition, LabelSelector, Object, ObservedCondition
@@ -679,6 +679,41 @@ class PodTemplateMeta(Value):
 class PodTemplateSpec(Value):
     metadata: PodTemplateMeta = PodTemplateMeta()
     spec: PodSpec = PodSpec()
+
+
+class ReplicationControllerSpec(Value):
+    selector: dict[str, str] = {}
+    template: dict[str, Any] = {}  # as written: none of it may be lost on its way into pods
+    replicas: int = 1
+    min_ready_seconds: int = 0
+
+
+class ReplicationControllerStatus(Value):
+    observed_generation: int = 0
+    replicas: int = 0
+    fully_labeled_replicas: int = 0
+    ready_replicas: int = 0
+    available_replicas: int = 0
+    conditions: tuple[Condition, ...] = ()
+
+
+class ReplicationController(Object):
+    """What ReplicaSets were called before they had set-based selectors."""
+
+    api_version: ClassVar[str] = "v1"
+    kind: ClassVar[str] = "ReplicationController"
+    plural: ClassVar[str] = "replicationcontrollers"
+
+    spec: ReplicationControllerSpec = ReplicationControllerSpec()
+    status: ReplicationControllerStatus = ReplicationControllerStatus()
+
+
+class PersistentVolumeClaim(Object):
+    """A claim, as far as the workload that made it cares: that it is there, and whose."""
+
+    api_version: ClassVar[str] = "v1"
+    kind: ClassVar[str] = "PersistentVolumeClaim"
+    plural: ClassVar[str] = "persistentvolumeclaims"
 
 
 # ── services ────────────────────────────────────────────────────────────────────────────────────────────────────────

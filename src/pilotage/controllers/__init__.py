@@ -16,12 +16,14 @@ from typing import Any
 
 from pilotage.api.apps_v1 import ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet
 from pilotage.api.batch_v1 import Job
-from pilotage.api.core_v1 import Endpoints, Namespace, Node, Pod, Service, ServiceAccount
+from pilotage.api.core_v1 import Endpoints, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount
 from pilotage.api.discovery_v1 import EndpointSlice
 from pilotage.api.meta_v1 import Object
+from pilotage.api.policy_v1 import PodDisruptionBudget
 from pilotage.client import Client, Informer
 from pilotage.controllers.daemonset.reconciler import DaemonSetReconciler
 from pilotage.controllers.deployment.reconciler import DeploymentReconciler
+from pilotage.controllers.disruption.reconciler import DisruptionReconciler
 from pilotage.controllers.endpoints.reconciler import EndpointsReconciler
 from pilotage.controllers.endpointslice.reconciler import EndpointSliceReconciler
 from pilotage.controllers.garbagecollector.reconciler import GarbageCollector
@@ -54,7 +56,9 @@ _SHARED: tuple[type[Object], ...] = (
     Namespace,
     Node,
     Pod,
+    PodDisruptionBudget,
     ReplicaSet,
+    ReplicationController,
     Service,
     ServiceAccount,
     StatefulSet,
@@ -92,6 +96,7 @@ async def run(config: Config, client: Client, *, on_ready: Callable[[], None] = 
 _Reconciler = (
     DaemonSetReconciler
     | DeploymentReconciler
+    | DisruptionReconciler
     | EndpointSliceReconciler
     | EndpointsReconciler
     | JobReconciler
@@ -114,9 +119,11 @@ def _reconcilers(config: Config, manager: Manager) -> list[_Reconciler]:
         ServiceAccountReconciler(manager),
         DeploymentReconciler(manager, clock),
         ReplicaSetReconciler(manager, clock),
+        ReplicaSetReconciler(manager, clock, ReplicationController),
         StatefulSetReconciler(manager, clock),
         DaemonSetReconciler(manager, clock),
         JobReconciler(manager, clock),
+        DisruptionReconciler(manager, clock),
         EndpointSliceReconciler(manager, clock),
         EndpointsReconciler(manager, clock),
         NodeLifecycleReconciler(manager, clock, grace_s=config.node_grace_s),

@@ -159,9 +159,9 @@ class Agents:
 
 @asynccontextmanager
 async def world_with(config: Config) -> AsyncIterator[World]:
-    async with api_server() as server, task_set() as tasks:
-        ready = asyncio.Event()
-        async with identity(server, "system:kube-controller-manager") as client:
+    async with api_server() as server, identity(server, "system:kube-controller-manager") as client:
+        async with task_set() as tasks:  # the tasks end before their client does
+            ready = asyncio.Event()
             tasks.start(run(config, client, on_ready=ready.set), name="controllers")
             async with asyncio.timeout(DEADLINE_S):
                 await ready.wait()

@@ -67,9 +67,9 @@ class World:
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    async with api_server() as server, task_set() as tasks:
-        ready = asyncio.Event()
-        async with identity(server, "system:kube-scheduler") as client:
+    async with api_server() as server, identity(server, "system:kube-scheduler") as client:
+        async with task_set() as tasks:  # the tasks end before their client does
+            ready = asyncio.Event()
             tasks.start(run(Config(), client, on_ready=ready.set), name="scheduler")
             async with asyncio.timeout(DEADLINE_S):
                 await ready.wait()

@@ -1,6 +1,7 @@
 """How many pods a ReplicaSet is short of, or which ones it can spare, and what its status says.
 
-Fed by `reconciler.py` with the set and the pods it manages; pure. Leaves out adoption (`pilotage.api.ownership`).
+A ReplicationController is the same thing with an older selector, so both kinds pass through here. Fed by
+`reconciler.py` with the set and the pods it manages; pure. Leaves out adoption (`pilotage.api.ownership`).
 """
 
 from collections import Counter
@@ -13,13 +14,16 @@ import msgspec
 
 from pilotage.api import timestamp
 from pilotage.api.apps_v1 import ReplicaSet, ReplicaSetStatus
-from pilotage.api.core_v1 import Pod
+from pilotage.api.core_v1 import Pod, ReplicationController, ReplicationControllerStatus
 from pilotage.api.meta_v1 import Condition
 from pilotage.api.pods import available_in_s, is_active, is_terminal, ready_since
 from pilotage.api.workloads import with_condition
 
 BURST_MAX = 500
 """Pods created or deleted in one pass, as kube-controller-manager's burst; the rest follows in the next pass."""
+
+ReplicaOwner = ReplicaSet | ReplicationController
+ReplicaStatus = ReplicaSetStatus | ReplicationControllerStatus
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
@@ -30,11 +34,11 @@ class Plan:
 
     create: int
     delete: tuple[Pod, ...]  # first ones first
-    status: ReplicaSetStatus
+    status: ReplicaStatus
     check_after_s: float | None  # when a pod becomes available by mere time; None: never
 
 
-def plan(replicaset: ReplicaSet, pods: Sequence[Pod], siblings: Iterable[Pod], now: datetime) -> Plan:
+def plan(replicaset: ReplicaOwner, pods: Sequence[Pod], siblings: Iterable[Pod], now: datetime) -> Plan:
     """`pods`: those it manages. `siblings`: active pods of all sets of the same Deployment, its own included."""
     active = [pod for pod in pods if is_active(pod)]
     missing = 0 if replicaset.metadata.is_deleting else replicaset.spec.replicas - len(active)
@@ -86,23 +90,26 @@ def failure_condition(reason: str, message: str, now: datetime) -> Condition:
     )
 
 
-def with_failure(status: ReplicaSetStatus, failure: Condition | None) -> ReplicaSetStatus:
+def with_failure(status: ReplicaStatus, failure: Condition | None) -> ReplicaStatus:
     """`status` that tells of `failure`, or of none."""
     kept = tuple(condition for condition in status.conditions if failure or condition.type != "ReplicaFailure")
     return msgspec.structs.replace(status, conditions=with_condition(kept, failure) if failure else kept)
 
 
-def _status(replicaset: ReplicaSet, pods: Sequence[Pod], active: Sequence[Pod], available: int) -> ReplicaSetStatus:
+def _status(replicaset: ReplicaOwner, pods: Sequence[Pod], active: Sequence[Pod], available: int) -> ReplicaStatus:
     wanted = ((replicaset.spec.template.get("metadata") or {}).get("labels") or {}).items()
-    return msgspec.structs.replace(
+    status = msgspec.structs.replace(
         replicaset.status,
         observed_generation=max(replicaset.metadata.generation, replicaset.status.observed_generation),
         replicas=len(active),
         fully_labeled_replicas=sum(1 for pod in active if wanted <= pod.metadata.labels.items()),
         ready_replicas=sum(1 for pod in active if pod.status.is_ready),
         available_replicas=available,
-        terminating_replicas=sum(1 for pod in pods if pod.metadata.is_deleting and not is_terminal(pod)),
     )
+    if isinstance(status, ReplicationControllerStatus):
+        return status  # the older kind does not tell how many are on their way out
+    terminating = sum(1 for pod in pods if pod.metadata.is_deleting and not is_terminal(pod))
+    return msgspec.structs.replace(status, terminating_replicas=terminating)
 
 
 def _cost(pod: Pod) -> int:
