@@ -119,8 +119,7 @@ class Registry:
                     patched = strategic_merge_patch(current, patch, call.resource)
             return self.pipeline.decode(call, patched)
 
-        given = patch.get("metadata") if isinstance(patch, dict) else None
-        return await self.modify(call, transform, conditional=bool(given and given.get("resourceVersion")))
+        return await self.modify(call, transform, conditional=names_version(patch))
 
     async def _apply(self, call: Call, patch: object) -> Written:
         if not call.options.field_manager:
@@ -143,7 +142,7 @@ class Registry:
         async def transform(current: Document) -> Document:
             return apply(current)
 
-        conditional = bool((patch.get("metadata") or {}).get("resourceVersion"))
+        conditional = names_version(patch)
         try:
             return await self.modify(call, transform, conditional=conditional)
         except ApiError as error:
@@ -151,7 +150,7 @@ class Registry:
                 raise
         self.pipeline.authorize_create(call)
         metadata = patch.setdefault("metadata", {})
-        if metadata.setdefault("name", call.name) != call.name:
+        if not isinstance(metadata, dict) or metadata.setdefault("name", call.name) != call.name:
             raise ApiError("BadRequest", "the name of the applied object does not match the name on the URL")
         document = apply(None)
         try:
@@ -233,6 +232,12 @@ class Registry:
             except ConflictError:
                 continue  # preconditions are checked against the new state
         raise ApiError("TooManyRequests", f"{call.resource.group_resource} {call.name!r} changes too often, try again")
+
+
+def names_version(given: object) -> bool:
+    """Whether a body says which resourceVersion it was made for: then a lost race is the client's to retry."""
+    metadata = given.get("metadata") if isinstance(given, dict) else None
+    return isinstance(metadata, dict) and bool(metadata.get("resourceVersion"))
 
 
 def _unsaved(key: str, document: Document, revision: int) -> Record:

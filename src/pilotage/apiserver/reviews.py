@@ -14,21 +14,10 @@ from pilotage.apiserver.authentication import Authenticator, ServiceAccountToken
 from pilotage.apiserver.authorization import Authorizer
 from pilotage.apiserver.authorization.reviews import review_access, review_rules, review_self
 from pilotage.apiserver.call import Call
+from pilotage.apiserver.core.bodies import TOKEN_REQUEST
 from pilotage.apiserver.core.options import write_options
 from pilotage.apiserver.core.record import Document
 from pilotage.apiserver.registry import Registry
-
-_TOKEN_REQUEST = Resource(
-    group="authentication.k8s.io",
-    version="v1",
-    plural="tokenrequests",
-    singular="tokenrequest",
-    kind="TokenRequest",
-    namespaced=True,
-    schema="io.k8s.api.authentication.v1.TokenRequest",
-    verbs=("create",),
-)
-
 
 class Reviews:
     """Handlers of one server's questions."""
@@ -48,7 +37,7 @@ class Reviews:
     async def token(self, request: web.BaseRequest, call: Call) -> web.Response:
         """POST of `serviceaccounts/<name>/token`."""
         account = self._registry.get(call).document
-        asked = await self._body(request, call, _TOKEN_REQUEST)
+        asked = await self._body(request, call, TOKEN_REQUEST)
         return responses.document(self._tokens.request(account, asked, call.now), status=201)
 
     async def token_review(self, request: web.BaseRequest, call: Call) -> web.Response:
