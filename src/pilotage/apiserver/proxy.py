@@ -10,6 +10,7 @@ mends; https targets are, as there, not verified, since a pod's certificate is i
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import ssl
 from collections.abc import Sequence
@@ -129,7 +130,7 @@ class Proxy:
         try:
             answer = await tunnel(request, peer, path, headers)
         except PeerError as error:
-            raise _unreachable(error) from error
+            raise _unreachable(target, error) from error
         if isinstance(answer, Refused):
             kind = next((value for key, value in answer.headers if key.lower() == "content-type"), "text/plain")
             return web.Response(status=answer.status, body=answer.body, headers={"Content-Type": kind})
@@ -168,7 +169,7 @@ class Proxy:
                 await response.write_eof()
         except (aiohttp.ClientError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
             if response is None or not response.prepared:
-                raise _unreachable(error) from error
+                raise _unreachable(target, error) from error
             response.force_close()  # half an answer has been sent; its end is all that can still be said
             if request.transport is not None:
                 request.transport.abort()
@@ -211,5 +212,8 @@ def _split_path(request: web.BaseRequest) -> tuple[str, str]:
     return "/".join(parts[:count]), f"/{rest}" if len(parts) > count else ""
 
 
-def _unreachable(error: Exception) -> ApiError:
-    return ApiError("ServiceUnavailable", f"error trying to reach service: {str(error)[:300] or 'timed out'}")
+def _unreachable(target: Target, error: Exception) -> ApiError:
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    number = cause.errno if isinstance(cause, OSError) else None
+    why = f"connect: {os.strerror(number).lower()}" if number else str(cause)[:300] or "timed out"
+    return ApiError("ServiceUnavailable", f"error trying to reach service: dial tcp {target.authority}: {why}")

@@ -79,7 +79,8 @@ async def tunnel(
                 if status != 101:
                     return Refused(status=status, headers=answered, body=await _body(reader, answered))
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
-            raise PeerError(str(error) or "timed out") from error
+            number = error.errno if isinstance(error, OSError) else None
+            raise PeerError(number, str(error) or "timed out") from error
         client = await switch_protocols(request, {key: value for key, value in answered if key.lower() != "connection"})
         with contextlib.suppress(ConnectionError, TimeoutError):  # either side may vanish; the other is closed now
             async with asyncio.timeout(IDLE_TIMEOUT_S) as idle:

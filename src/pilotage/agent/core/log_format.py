@@ -49,9 +49,14 @@ class Renderer:
         self._open = {"stdout": False, "stderr": False}
 
     def render(self, line: LogLine) -> bytes:
-        prefix = b"" if self._open[line.stream] or not self._with_time else line.time.encode() + b" "
+        prefix = b"" if self._open[line.stream] or not self._with_time else _shown(line.time)
         self._open[line.stream] = line.partial
         return prefix + line.text + (b"" if line.partial else b"\n")
+
+
+def _shown(time: str) -> bytes:
+    """As kubectl's users know it: conmon writes the offset of UTC in full, Go writes Z (RFC 3339 §2)."""
+    return (time[:-6] + "Z" if time.endswith("+00:00") else time).encode() + b" "
 
 
 def tail(lines: Iterable[LogLine], count: int) -> Iterator[LogLine]:

@@ -86,7 +86,8 @@ def pod_target(pod: Document, named: Named) -> Target:
     host = (pod.get("status") or {}).get("podIP") or ""
     if not host or not is_proxyable(host):
         raise ApiError("BadRequest", "address not allowed")
-    return Target(scheme=named.scheme or "http", host=host, port=_number(port, named))
+    scheme = named.scheme or "http"
+    return Target(scheme=scheme, host=host, port=_number(port or ("443" if scheme == "https" else "80"), named))
 
 
 def node_target(address: str, agent_port: int, named: Named) -> tuple[Target, bool]:
