@@ -17,7 +17,7 @@ from aiohttp import web
 from pilotage.agent import port_forward
 from pilotage.agent.config import Config
 from pilotage.agent.core import channel, timestamps
-from pilotage.agent.core.lifecycle import container_named
+from pilotage.agent.core.pod_spec import container_named
 from pilotage.agent.logs import LogOptions, read_log
 from pilotage.agent.port_forward import PORTS_MAX, Connection, Forwarder, forward_channels
 from pilotage.agent.remote import SPDY_PROTOCOLS, OpenSession, SpdyWire, WebSocketWire, run_session

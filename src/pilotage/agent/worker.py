@@ -26,7 +26,7 @@ from pilotage.agent.container_setup import (
     PodContext,
     write_pod_files,
 )
-from pilotage.agent.core import lifecycle, log_format, resolver, status
+from pilotage.agent.core import actions, lifecycle, log_format, pod_spec, reception, resolver, status
 from pilotage.agent.core.container import ContainerPhase
 from pilotage.agent.core.state import (
     ContainerCondemned,
@@ -105,7 +105,7 @@ class PodWorker:
         self.pod = pod
         self.gone = False  # from the API: nothing is published any more
         self._node = node
-        self._state = lifecycle.begin(pod, self._now())
+        self._state = reception.begin(pod, self._now())
         self._recovering = False
         self._clearing = False  # the pod's directory is going: nothing may be written to it any more
         self._events: list[Event] = []
@@ -290,7 +290,7 @@ class PodWorker:
     def _repeat_starts(self, tasks: TaskSet) -> None:
         for record in self._state.records:
             if record.phase is ContainerPhase.STARTING:
-                action = lifecycle.StartContainer(name=record.name, attempt=record.attempt)
+                action = actions.StartContainer(name=record.name, attempt=record.attempt)
                 tasks.start(self._start(action), key=("start", record.name))
 
     def _timeout_s(self) -> float | None:
@@ -302,7 +302,7 @@ class PodWorker:
         before = self._state
         events, self._events = self._events, []
         for event in events:
-            self._state = lifecycle.receive(self.pod, self._state, event)
+            self._state = reception.receive(self.pod, self._state, event)
             self._follow_probes(event, tasks)
         decision = lifecycle.decide(self.pod, self._state, self._now())
         self._state, self._wake_at = decision.state, decision.wake_at
@@ -324,7 +324,7 @@ class PodWorker:
         """Probes run exactly while their container does."""
         match event:
             case ContainerStarted() | ContainerResumed():
-                container = lifecycle.container_named(self.pod, event.name)
+                container = pod_spec.container_named(self.pod, event.name)
                 if container.startup_probe or container.liveness_probe or container.readiness_probe:
                     grace_s = float(self.pod.spec.termination_grace_period_seconds)
                     tasks.start(
@@ -349,22 +349,22 @@ class PodWorker:
             case _:
                 pass
 
-    def _begin(self, action: lifecycle.Action, tasks: TaskSet) -> None:
+    def _begin(self, action: actions.Action, tasks: TaskSet) -> None:
         match action:
-            case lifecycle.MountVolumes():
+            case actions.MountVolumes():
                 tasks.start(self._mount_volumes())
-            case lifecycle.CreateSandbox():
+            case actions.CreateSandbox():
                 tasks.start(self._create_sandbox())
-            case lifecycle.StartContainer():
+            case actions.StartContainer():
                 tasks.start(self._start(action), key=("start", action.name))
-            case lifecycle.StopContainer():
+            case actions.StopContainer():
                 tasks.cancel(("probes", action.name))
                 tasks.start(self._stop(action), key=("stop", action.name))
-            case lifecycle.RemoveSandbox():
+            case actions.RemoveSandbox():
                 tasks.start(self._remove_sandbox())
-            case lifecycle.ConfirmDeletion():
+            case actions.ConfirmDeletion():
                 tasks.start(self._confirm_deletion())
-            case lifecycle.RecordEvent():
+            case actions.RecordEvent():
                 self._tell(action.type, action.reason, action.message, action.container)
             case _:
                 assert_never(action)
@@ -454,9 +454,9 @@ class PodWorker:
         self._finished.set()
         self._wake.set()
 
-    async def _start(self, action: lifecycle.StartContainer) -> None:
+    async def _start(self, action: actions.StartContainer) -> None:
         name = action.name
-        container = lifecycle.container_named(self.pod, name)
+        container = pod_spec.container_named(self.pod, name)
         container_id = self._new_id(name, action.attempt)
 
         def tell(type_: str, reason: str, message: str) -> None:
@@ -560,10 +560,10 @@ class PodWorker:
             )
         )
 
-    async def _stop(self, action: lifecycle.StopContainer) -> None:
+    async def _stop(self, action: actions.StopContainer) -> None:
         """preStop, stop signal, SIGKILL at the deadline. Ends when the container does."""
         record = self._state.record(action.name)
-        container = lifecycle.container_named(self.pod, action.name)
+        container = pod_spec.container_named(self.pod, action.name)
         container_id = record.container_id
         ended = self._ended.setdefault(container_id, asyncio.Event())
         loop = asyncio.get_running_loop()
@@ -639,7 +639,7 @@ class PodWorker:
 
     def _termination_message(self, name: str, exit_: ContainerExit) -> str:
         """What the container left in its message file, or the end of its log if it asked for that and failed."""
-        container = lifecycle.container_named(self.pod, name)
+        container = pod_spec.container_named(self.pod, name)
         text = b""
         path = self._messages.get(exit_.container_id)
         if path is not None:

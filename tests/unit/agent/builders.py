@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from pilotage.agent.core import lifecycle
-from pilotage.agent.core.lifecycle import Action, RecordEvent, StartContainer, StopContainer
+from pilotage.agent.core import lifecycle, reception
+from pilotage.agent.core.actions import Action, RecordEvent, StartContainer, StopContainer
 from pilotage.agent.core.state import (
     ContainerExited,
     ContainerRefused,
@@ -50,13 +50,13 @@ class Life:
     def __init__(self, pod: Pod, now: float = NOW) -> None:
         self.pod = pod
         self.now = now
-        self.state: PodState = lifecycle.begin(pod, now)
+        self.state: PodState = reception.begin(pod, now)
         self.wake_at: float | None = None
 
     def step(self, *events: Event, after_s: float = 0.0) -> list[Action]:
         self.now += after_s
         for event in events:
-            self.state = lifecycle.receive(self.pod, self.state, event)
+            self.state = reception.receive(self.pod, self.state, event)
         decision = lifecycle.decide(self.pod, self.state, self.now)
         self.state, self.wake_at = decision.state, decision.wake_at
         return list(decision.actions)

@@ -5,10 +5,17 @@ import random
 
 import pytest
 
-from pilotage.agent.core import lifecycle
+from pilotage.agent.core import reception
+from pilotage.agent.core.actions import (
+    ConfirmDeletion,
+    CreateSandbox,
+    MountVolumes,
+    RemoveSandbox,
+    StartContainer,
+    StopContainer,
+)
 from pilotage.agent.core.container import TRANSITIONS, ContainerEvent, ContainerPhase, IllegalTransitionError, advance
 from pilotage.agent.core.crash_backoff import CrashBackoff
-from pilotage.agent.core.lifecycle import ConfirmDeletion, CreateSandbox, MountVolumes, RemoveSandbox
 from pilotage.agent.core.state import (
     ContainerCondemned,
     ContainerResumed,
@@ -188,7 +195,7 @@ def test_image_trouble_is_tried_again_later_and_configuration_sooner() -> None:
     life = Life(make_pod("a"))
     life.bring_up()
     life.refused("a", "CreateContainerConfigError")
-    assert starts(life.step(after_s=lifecycle.CONFIG_RETRY_S)) == ["a"]
+    assert starts(life.step(after_s=reception.CONFIG_RETRY_S)) == ["a"]
     assert life.state.record("a").attempt == 0
 
 
@@ -228,7 +235,7 @@ def test_a_shorter_grace_period_moves_the_deadline_and_a_longer_one_does_not() -
     life.step()
     life.pod = deleting(life.pod, 5)
     (stop,) = life.step(after_s=1)
-    assert isinstance(stop, lifecycle.StopContainer)
+    assert isinstance(stop, StopContainer)
     assert (stop.grace_s, stop.hurry) == (5.0, True)
     life.pod = deleting(life.pod, 60)
     assert life.step() == []
@@ -320,7 +327,7 @@ def test_restart_counts_go_on_from_the_api_when_memory_is_lost() -> None:
     }
     life = Life(make_pod("a", status=status))
     (start,) = life.bring_up()
-    assert isinstance(start, lifecycle.StartContainer)
+    assert isinstance(start, StartContainer)
     assert start.attempt == 5
 
 

@@ -5,6 +5,7 @@ Inputs → outputs: `Pod` + `PodState` + now → actions, next state, status; `P
 `Pod` + Services → environment, resolv.conf, hosts.
 Invariants: a container moves only along `container.TRANSITIONS`; restart counts never fall; a finished pod starts
 nothing.
-Reading order: `container` (the table), `state`, `lifecycle`, `status`, `probe`; then `environment`, `resolver`, `oci`.
+Reading order: `container` (the table), `state`, `reception`, `lifecycle`, `status`, `probe`; then `environment`,
+`resolver`, `oci`.
 Specifications: KEP-753 (sidecars), KEP-2000 (graceful node), Pod lifecycle in the Kubernetes documentation.
 """

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING
 
-from pilotage.agent.core.lifecycle import container_named
+from pilotage.agent.core.pod_spec import container_named
 from pilotage.api import quantity
 from pilotage.api.core_v1 import ObjectFieldSelector, Pod, ResourceFieldSelector
 from pilotage.kit.errors import PilotageError

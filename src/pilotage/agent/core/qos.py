@@ -4,7 +4,7 @@ Stands apart because status, cgroups and the OCI document need the same answer. 
 Classes" and "Node-pressure eviction" in the Kubernetes documentation. Leaves out cgroup files (`runtime.cgroup`).
 """
 
-from pilotage.agent.core.lifecycle import containers_in_order, is_sidecar
+from pilotage.agent.core.pod_spec import containers_in_order, is_sidecar
 from pilotage.api import quantity
 from pilotage.api.core_v1 import Container, Pod
 

@@ -10,7 +10,9 @@ from typing import Any
 from pilotage.agent.core import qos, timestamps
 from pilotage.agent.core.container import ContainerPhase
 from pilotage.agent.core.crash_backoff import CrashBackoff
-from pilotage.agent.core.lifecycle import IMAGE_REASONS, PULL_ERROR_SHOWN_S, is_sidecar
+from pilotage.agent.core.lifecycle import PULL_ERROR_SHOWN_S
+from pilotage.agent.core.pod_spec import is_sidecar
+from pilotage.agent.core.reception import IMAGE_REASONS
 from pilotage.agent.core.state import ContainerRecord, PodState, Termination
 from pilotage.api.codec import to_wire
 from pilotage.api.core_v1 import (

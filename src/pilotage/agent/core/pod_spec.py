@@ -1,0 +1,64 @@
+"""A pod's specification as the life of its containers reads it: which ones there are, and which of them run again.
+
+Stands apart because deciding, showing and resource accounting ask the same questions. Leaves out everything about
+time: when a container runs again is `lifecycle`'s.
+"""
+
+from pilotage.agent.core.container import ContainerPhase
+from pilotage.agent.core.state import ContainerRecord, PodState
+from pilotage.api.core_v1 import Container, Pod
+
+
+def is_sidecar(container: Container) -> bool:
+    """An init container that keeps running beside the main ones (KEP-753)."""
+    return container.restart_policy == "Always"
+
+
+def containers_in_order(pod: Pod) -> tuple[Container, ...]:
+    """Init containers, then containers."""
+    return (*pod.spec.init_containers, *pod.spec.containers)
+
+
+def container_named(pod: Pod, name: str) -> Container:
+    """The container of that name; raises `KeyError`."""
+    for container in containers_in_order(pod):
+        if container.name == name:
+            return container
+    raise KeyError(name)
+
+
+def should_restart(pod: Pod, container: Container, record: ContainerRecord) -> bool:
+    """Whether an exited container runs again."""
+    failed = record.termination is not None and record.termination.exit_code != 0
+    if container in pod.spec.init_containers:
+        return is_sidecar(container) or (failed and pod.spec.restart_policy != "Never")
+    return pod.spec.restart_policy == "Always" or (failed and pod.spec.restart_policy == "OnFailure")
+
+
+def is_over(pod: Pod, state: PodState) -> bool:
+    """No container will ever run again unless somebody changes the pod: an init container or all main ones ended."""
+    for container in pod.spec.init_containers:
+        record = state.record(container.name)
+        if (
+            record.phase is ContainerPhase.EXITED
+            and not is_sidecar(container)
+            and record.termination is not None
+            and record.termination.exit_code != 0
+            and pod.spec.restart_policy == "Never"
+            and not state.initialized
+        ):
+            return True
+    return all(
+        state.record(container.name).phase is ContainerPhase.EXITED
+        and not should_restart(pod, container, state.record(container.name))
+        for container in pod.spec.containers
+    )
+
+
+def verdict(pod: Pod, state: PodState) -> str:
+    """Succeeded or Failed, for a pod none of whose processes is left."""
+    if state.ended:
+        return "Failed"
+    mains = [state.record(container.name) for container in pod.spec.containers]
+    succeeded = all(record.termination is not None and record.termination.exit_code == 0 for record in mains)
+    return "Succeeded" if succeeded else "Failed"
