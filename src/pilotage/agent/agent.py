@@ -26,8 +26,9 @@ from pilotage.agent.rootfs import RootFSMaker
 from pilotage.agent.runtime import ContainerExit, Runtime
 from pilotage.agent.runtime.cgroup import ControlGroups
 from pilotage.agent.runtime.oci import OCIRuntime
+from pilotage.agent.services import NodeServices
 from pilotage.agent.volumes import Volumes
-from pilotage.agent.worker import NodeServices, PodWorker
+from pilotage.agent.worker import PodWorker
 from pilotage.api.core_v1 import ContainerImage, Node, ObjectReference, Pod, Service
 from pilotage.client import Client, EventRecorder, Informer
 from pilotage.kit.clock import SYSTEM_CLOCK, Clock

@@ -1,0 +1,44 @@
+"""What all workers of a node share, joined once by the agent.
+
+Stands apart so that a pod's worker and its parts can name it without knowing each other.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pilotage.agent.checks import Checker
+from pilotage.agent.container_setup import ContainerSetup
+from pilotage.agent.core import resolver
+from pilotage.agent.memory import PodMemory
+from pilotage.agent.mounts import Mounts
+from pilotage.agent.pod_network import PodNetwork
+from pilotage.agent.references import References
+from pilotage.agent.rootfs import RootFSMaker
+from pilotage.agent.runtime import Runtime
+from pilotage.agent.volumes import Volumes
+from pilotage.client import Client, EventRecorder
+from pilotage.kit.clock import Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeServices:
+    """What all workers of a node share."""
+
+    client: Client
+    events: EventRecorder
+    runtime: Runtime
+    network: PodNetwork
+    volumes: Volumes
+    references: References
+    setup: ContainerSetup
+    roots: RootFSMaker
+    mounts: Mounts
+    checker: Checker
+    memory: PodMemory
+    clock: Clock
+    run_dir: Path
+    node_ip: str
+    cluster_dns: tuple[str, ...]
+    cluster_domain: str
+    node_resolver: Callable[[], resolver.ResolvConf]
