@@ -1,12 +1,15 @@
 """Chooses a node for every pod that has none.
 
-Purpose: filter, score, bind; wait for the event that may help when nothing fits.
-Inputs → outputs: Pods, Nodes, Namespaces, Services, workloads → bindings, PodScheduled conditions, events.
+Purpose: filter, score, bind; when nothing fits, push aside pods of lower priority or wait for the event that may help.
+Inputs → outputs: Pods, Nodes, Namespaces, Services, workloads, PodDisruptionBudgets → bindings, PodScheduled and
+DisruptionTarget conditions, nominations, deletions of victims, events.
 Invariants: a decision counts everything decided before it; a pod is bound by uid, so never its namesake; a pod that
 does not fit costs nothing until an event that one of its rejecting filters named.
-Reading order: `core/model`, `core/queue`, `core/cycle`, any of `core/filters` and `core/scores`, `scheduler`.
-Specifications: Kubernetes documentation "Scheduling Framework", "Assigning Pods to Nodes"; KEP-895, KEP-3521, KEP-753.
-Deliberately absent for now: preemption (its seam is `Unschedulable.resolvable_nodes`), volumes, devices, extenders.
+Reading order: `core/model`, `core/queue`, `core/cycle`, any of `core/filters` and `core/scores`, `core/preemption`,
+`scheduler`.
+Specifications: Kubernetes documentation "Scheduling Framework", "Assigning Pods to Nodes", "Pod Priority and
+Preemption"; KEP-895, KEP-3521, KEP-753, KEP-3329.
+Deliberately absent for now: volumes, devices, extenders.
 """
 
 from collections.abc import Callable

@@ -12,9 +12,10 @@ import msgspec
 
 from pilotage.api import timestamp
 from pilotage.api.apps_v1 import ReplicaSet, StatefulSet
-from pilotage.api.core_v1 import Namespace, Node, Pod, Service
-from pilotage.api.labels import Selector, from_label_selector
+from pilotage.api.core_v1 import Namespace, Node, Pod, ReplicationController, Service
+from pilotage.api.labels import Selector, from_label_selector, from_match_labels
 from pilotage.api.pods import is_terminal
+from pilotage.api.policy_v1 import PodDisruptionBudget
 from pilotage.api.status import ApiError, is_conflict, is_not_found
 from pilotage.client import Client, ConnectionFailed, EventRecorder, Informer, PatchType
 from pilotage.client.client import path_of
@@ -23,13 +24,17 @@ from pilotage.kit.tasks import TaskSet, task_set
 from pilotage.scheduler.core.cycle import Unschedulable, schedule
 from pilotage.scheduler.core.gates import is_gated
 from pilotage.scheduler.core.model import Cluster, PodInfo, PodKey
+from pilotage.scheduler.core.preemption import Budget, NoPreemption, Preemption, lower_nominations, preempt
 from pilotage.scheduler.core.queue import ClusterEvent, QueuedPod, SchedulingQueue
 from pilotage.scheduler.core.spreading import owner_selector
-from pilotage.scheduler.metrics import attempts, pending_pods
+from pilotage.scheduler.metrics import attempts, pending_pods, victims
 from pilotage.telemetry import get_logger
 
 BINDINGS_MAX = 32  # in flight at once; more would only queue in the API server
 BY_NAMESPACE = "namespace"
+
+CLAIMS = "no new claims to deallocate"
+"""kube-scheduler's word on device claims, which precedes the one on preemption; here there are none, ever."""
 
 _log = get_logger()
 
@@ -52,7 +57,9 @@ class Scheduler:
         self._namespaces = Informer(client, Namespace)
         self._services = Informer(client, Service)
         self._replicasets = Informer(client, ReplicaSet)
+        self._replication_controllers = Informer(client, ReplicationController)
         self._statefulsets = Informer(client, StatefulSet)
+        self._budgets = Informer(client, PodDisruptionBudget)
         self._services.add_index(BY_NAMESPACE, lambda service: (service.metadata.namespace,))
         self._pods.add_handler(self._pod_changed)
         self._nodes.add_handler(self._node_changed)
@@ -66,7 +73,9 @@ class Scheduler:
             self._namespaces,
             self._services,
             self._replicasets,
+            self._replication_controllers,
             self._statefulsets,
+            self._budgets,
         )
         async with task_set() as tasks:
             tasks.start(self._events.run(), name="events")
@@ -98,15 +107,19 @@ class Scheduler:
             key = PodKey(pod.metadata.namespace, pod.metadata.name)
             self._assumed.pop(key, None)
             self._queue.remove(key)
-            if self._cluster.displace(key):
+            left = self._cluster.displace(key)
+            if self._cluster.withdraw(key) or left:
                 self._happened(ClusterEvent.POD_GONE)
             return
         key = PodKey(new.metadata.namespace, new.metadata.name)
         if new.spec.node_name:
             self._assumed.pop(key, None)
             self._queue.remove(key)
+            self._cluster.withdraw(key)
             known = old is not None and bool(old.spec.node_name)
             if known and old is not None and _placed_inputs(old) == _placed_inputs(new):
+                if old.status.start_time != new.status.start_time:
+                    self._cluster.place(PodInfo.of(new), new.spec.node_name)
                 return
             self._cluster.place(PodInfo.of(new), new.spec.node_name)
             self._happened(ClusterEvent.POD_CHANGED if known else ClusterEvent.POD_BOUND)
@@ -115,8 +128,13 @@ class Scheduler:
             return  # bound by us; the watch has yet to say so
         if new.metadata.is_deleting or new.spec.scheduler_name != self._name or is_gated(new):
             self._queue.remove(key)
+            if self._cluster.withdraw(key):
+                self._happened(ClusterEvent.POD_GONE)
             return
-        self._queue.add(PodInfo.of(new), now)
+        info = PodInfo.of(new)
+        if old is None or old.status.nominated_node_name != new.status.nominated_node_name:
+            self._cluster.nominate(info, new.status.nominated_node_name)
+        self._queue.add(info, now)
         self._wake.set()
 
     def _node_changed(self, old: Node | None, new: Node | None) -> None:
@@ -159,14 +177,27 @@ class Scheduler:
             if isinstance(verdict, Unschedulable):
                 attempts.labels("unschedulable").inc()
                 self._queue.park(entry, verdict.wakes, self._clock.monotonic())
+                step = self._make_room(entry, verdict)
                 await self._slots.acquire()
-                tasks.start(self._report_failure(pod, verdict))
+                tasks.start(self._report_failure(pod, verdict, step))
             else:
                 # Assumed at once, so that the next decision counts it; taken back if the binding fails.
                 self._cluster.place(entry.info, verdict.node_name)
                 self._assumed[entry.info.key] = entry.info.uid
                 await self._slots.acquire()
                 tasks.start(self._bind(entry, pod, verdict.node_name))
+
+    def _make_room(self, entry: QueuedPod, verdict: Unschedulable) -> Preemption | NoPreemption | None:
+        """Choose whom the pod may push aside and promise it the node; None if there is no node at all."""
+        if not self._cluster.nodes:
+            return None
+        budgets = [_budget(item) for item in self._budgets.list()]
+        step = preempt(entry.info, self._cluster, verdict.resolvable_nodes, budgets)
+        if isinstance(step, Preemption):
+            self._cluster.nominate(entry.info, step.node_name)
+        elif not step.keeps_nomination:
+            self._cluster.withdraw(entry.info.key)
+        return step
 
     async def _wait(self) -> None:
         """Until something changed or the queue has a pod due."""
@@ -182,7 +213,10 @@ class Scheduler:
     def _owner_selector(self, pod: Pod) -> Selector | None:
         owner = pod.metadata.controller
         workload: Selector | None = None
-        if owner is not None and owner.kind in (ReplicaSet.kind, StatefulSet.kind):
+        if owner is not None and owner.kind == ReplicationController.kind:
+            older = self._replication_controllers.get(owner.name, pod.metadata.namespace)
+            workload = from_match_labels(older.spec.selector) if older is not None else None
+        elif owner is not None and owner.kind in (ReplicaSet.kind, StatefulSet.kind):
             source = self._replicasets if owner.kind == ReplicaSet.kind else self._statefulsets
             found = source.get(owner.name, pod.metadata.namespace)
             workload = from_label_selector(found.spec.selector) if found is not None else None
@@ -234,35 +268,90 @@ class Scheduler:
         self._queue.retry(entry, self._clock.monotonic())
         self._wake.set()
 
-    async def _report_failure(self, pod: Pod, verdict: Unschedulable) -> None:
+    async def _report_failure(
+        self, pod: Pod, verdict: Unschedulable, step: Preemption | NoPreemption | None
+    ) -> None:  # fmt: skip
+        message = verdict.message
+        nominated = pod.status.nominated_node_name
+        if isinstance(step, Preemption):
+            nominated = step.node_name
+        elif step is not None:
+            message = f"{message} {CLAIMS}, preemption: {step.message}"
+            nominated = nominated if step.keeps_nomination else ""
         try:
-            known = pod.status.condition("PodScheduled")
-            if known is not None and (known.reason, known.message) == ("Unschedulable", verdict.message):
-                self._events.warning(pod, "FailedScheduling", verdict.message)
-                return
-            condition = {
-                "type": "PodScheduled",
-                "status": "False",
-                "reason": "Unschedulable",
-                "message": verdict.message,
-                "lastTransitionTime": timestamp.render(self._clock.wall()),
-            }
-            if known is not None and known.status == "False" and known.last_transition_time:
-                condition["lastTransitionTime"] = known.last_transition_time
-            self._events.warning(pod, "FailedScheduling", verdict.message)
-            await self._client.patch(
-                Pod,
-                pod.metadata.name,
-                {"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}},
-                namespace=pod.metadata.namespace,
-                patch_type=PatchType.STRATEGIC,
-                subresource="status",
-            )
+            self._events.warning(pod, "FailedScheduling", message)
+            status = self._failure_status(pod, message)
+            if nominated != pod.status.nominated_node_name:
+                status["nominatedNodeName"] = nominated or None
+            if status:
+                await self._patch_status(pod, status)
+            if isinstance(step, Preemption):
+                await self._remove(pod, step)
         except (ApiError, ConnectionFailed) as error:
             if not is_not_found(error):
                 _log.warning("pod condition not written", pod=pod.metadata.key, error=str(error)[:300])
+                if isinstance(step, Preemption):
+                    self._happened(ClusterEvent.POD_GONE)  # nobody may have been asked to leave: look again
         finally:
             self._slots.release()
+
+    def _failure_status(self, pod: Pod, message: str) -> dict[str, object]:
+        """The PodScheduled condition; nothing if the pod says so already."""
+        known = pod.status.condition("PodScheduled")
+        if known is not None and (known.reason, known.message) == ("Unschedulable", message):
+            return {}
+        condition: dict[str, object] = {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": message,
+            "lastTransitionTime": timestamp.render(self._clock.wall()),
+            "observedGeneration": pod.metadata.generation,
+        }
+        if known is not None and known.status == "False" and known.last_transition_time:
+            condition["lastTransitionTime"] = known.last_transition_time
+        return {"conditions": [condition]}
+
+    async def _remove(self, pod: Pod, step: Preemption) -> None:
+        """Say why, delete, and take the node's promise from those of lower priority."""
+        for victim in step.victims:
+            found = self._pods.get(victim.key.name, victim.key.namespace)
+            if found is None or found.metadata.uid != victim.uid or found.metadata.is_deleting:
+                continue
+            condition = {
+                "type": "DisruptionTarget",  # KEP-3329
+                "status": "True",
+                "reason": "PreemptionByScheduler",
+                "message": f"{self._name}: preempting to accommodate a higher priority pod",
+                "lastTransitionTime": timestamp.render(self._clock.wall()),
+                "observedGeneration": found.metadata.generation,
+            }
+            try:
+                await self._patch_status(found, {"conditions": [condition]})
+                await self._client.delete(Pod, victim.key.name, namespace=victim.key.namespace, uid=victim.uid)
+            except ApiError as error:
+                if not is_not_found(error):
+                    raise
+                continue
+            victims.inc()
+            message = f"Preempted by pod {pod.metadata.uid} on node {step.node_name}"
+            self._events.normal(found, "Preempted", message)
+        own = PodKey(pod.metadata.namespace, pod.metadata.name)
+        for other in lower_nominations(own, pod.spec.priority, step.node_name, self._cluster):
+            self._cluster.withdraw(other.key)
+            waiting = self._pods.get(other.key.name, other.key.namespace)
+            if waiting is not None:
+                await self._patch_status(waiting, {"nominatedNodeName": None})
+
+    async def _patch_status(self, pod: Pod, status: dict[str, object]) -> None:
+        await self._client.patch(
+            Pod,
+            pod.metadata.name,
+            {"metadata": {"uid": pod.metadata.uid}, "status": status},
+            namespace=pod.metadata.namespace,
+            patch_type=PatchType.STRATEGIC,
+            subresource="status",
+        )
 
 
 def _placed_inputs(pod: Pod) -> tuple[object, ...]:
@@ -272,3 +361,12 @@ def _placed_inputs(pod: Pod) -> tuple[object, ...]:
 
 def _node_inputs(node: Node) -> tuple[object, ...]:
     return (node.metadata.uid, node.metadata.labels, node.spec, node.status.allocatable)
+
+
+def _budget(item: PodDisruptionBudget) -> Budget:
+    return Budget(
+        namespace=item.metadata.namespace,
+        selector=from_label_selector(item.spec.selector) if item.spec.selector is not None else None,
+        allowed=item.status.disruptions_allowed,
+        disrupted=frozenset(item.status.disrupted_pods),
+    )

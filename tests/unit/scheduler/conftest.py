@@ -20,6 +20,7 @@ def make_pod(
     namespace: str = "default",
     owner: Selector | None = None,
     deleting: bool = False,
+    started: str = "",
     **spec: Any,
 ) -> PodInfo:
     requests = {key: value for key, value in (("cpu", cpu), ("memory", memory)) if value}
@@ -32,7 +33,11 @@ def make_pod(
     }
     if deleting:
         metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    document = {"metadata": metadata, "spec": {"containers": [container], **spec}}
+    document = {
+        "metadata": metadata,
+        "spec": {"containers": [container], **spec},
+        "status": {"startTime": started} if started else {},
+    }
     return PodInfo.of(convert(Pod, document), owner_selector=owner)
 
 

@@ -24,7 +24,7 @@ REFUSALS = [
     pytest.param({"cpu": "5", "memory": "9Gi"}, {}, None, id="both are named when both lack"),
     pytest.param({}, {"pods": "0"}, "Too many pods", id="no room for another pod"),
     pytest.param({}, {"unschedulable": True}, "node(s) were unschedulable", id="a cordoned node"),
-    pytest.param({}, {"taints": [TAINT]}, "node(s) had untolerated taint {dedicated: db}", id="an untolerated taint"),
+    pytest.param({}, {"taints": [TAINT]}, "node(s) had untolerated taint(s)", id="an untolerated taint"),
     pytest.param(
         {"nodeSelector": {"disk": "ssd"}},
         {},

@@ -2,7 +2,8 @@
 
 Stands apart as the one place that joins filters and scores. Called by the shell for every pod the queue hands out;
 same pod and same snapshot, same answer: ties go to the node with fewest pods, then to the lowest name.
-Leaves out preemption: `Unschedulable.resolvable_nodes` names the nodes on which removing pods could help.
+A node promised to a pod by preemption is asked first, and counts as taken for pods of no more priority.
+Leaves out preemption itself: `Unschedulable.resolvable_nodes` names the nodes on which removing pods could help.
 """
 
 from collections import Counter
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 
 from pilotage.scheduler.core.filters import FILTERS
 from pilotage.scheduler.core.model import Cluster, NodeInfo, PodInfo
-from pilotage.scheduler.core.plugin import NodeCheck, Rejection
+from pilotage.scheduler.core.plugin import Filter, NodeCheck, Rejection
+from pilotage.scheduler.core.preemption import rejection_with_guests
 from pilotage.scheduler.core.queue import ClusterEvent
 from pilotage.scheduler.core.scores import SCORES
 
@@ -46,6 +48,9 @@ def schedule(pod: PodInfo, cluster: Cluster) -> Placement | Unschedulable:
         return Unschedulable(
             message=NO_NODES, wakes=frozenset({ClusterEvent.NODE_ADDED}), plugins=(), resolvable_nodes=()
         )
+    promised = cluster.nodes.get(cluster.nominations.get(pod.key, ""))
+    if promised is not None and rejection_with_guests(pod, cluster, promised) is None:
+        return Placement(node_name=promised.name, feasible=1)
     checks = [(item, check) for item in FILTERS if (check := item.prepare(pod, cluster)) is not None]
     feasible: list[NodeInfo] = []
     reasons: Counter[str] = Counter()
@@ -54,11 +59,18 @@ def schedule(pod: PodInfo, cluster: Cluster) -> Placement | Unschedulable:
     for node in nodes:
         verdict = _first_rejection(node, [check for _, check in checks])
         if verdict is None:
-            feasible.append(node)
-            continue
-        index, rejection = verdict
+            refused = _refused_for_guests(pod, cluster, node)
+            if refused is None:
+                feasible.append(node)
+                continue
+            item, rejection = refused
+            # Whoever was promised the node may be bound elsewhere, or go.
+            wakes = item.wakes | {ClusterEvent.POD_GONE, ClusterEvent.POD_BOUND}
+        else:
+            item, rejection = checks[verdict[0]][0], verdict[1]
+            wakes = item.wakes
         reasons.update(rejection.reasons)
-        rejected_by[checks[index][0].name] = checks[index][0].wakes
+        rejected_by[item.name] = rejected_by.get(item.name, frozenset()) | wakes
         if rejection.resolvable:
             resolvable.append(node.name)
     if not feasible:
@@ -74,6 +86,13 @@ def schedule(pod: PodInfo, cluster: Cluster) -> Placement | Unschedulable:
     totals = rate(pod, cluster, feasible)
     best = min(range(len(feasible)), key=lambda i: (-totals[i], len(feasible[i].pods), feasible[i].name))
     return Placement(node_name=feasible[best].name, feasible=len(feasible))
+
+
+def _refused_for_guests(pod: PodInfo, cluster: Cluster, node: NodeInfo) -> tuple[Filter, Rejection] | None:
+    """Why a node that passes does not, once the pods it was promised to are counted."""
+    if not cluster.nominated_to(node.name, at_least=pod.priority, but=pod.key):
+        return None
+    return rejection_with_guests(pod, cluster, node)
 
 
 def rate(pod: PodInfo, cluster: Cluster, nodes: Sequence[NodeInfo]) -> list[float]:

@@ -79,6 +79,7 @@ class PodInfo:
     anti_affinity: tuple[AffinityTerm, ...]
     preferred_affinity: tuple[tuple[int, AffinityTerm], ...]  # weight, term
     preferred_anti_affinity: tuple[tuple[int, AffinityTerm], ...]
+    started_at: str = ""  # RFC 3339, when its node accepted it; empty: not yet
     owner_selector: Selector | None = None  # what the pod spreads by when it states no constraint; None: by nothing
 
     @classmethod
@@ -99,6 +100,7 @@ class PodInfo:
             anti_affinity=_terms(negative.required_during_scheduling_ignored_during_execution, namespace, labels),
             preferred_affinity=_weighted(positive, namespace, labels),
             preferred_anti_affinity=_weighted(negative, namespace, labels),
+            started_at=pod.status.start_time,
             owner_selector=owner_selector,
         )
 
@@ -174,6 +176,8 @@ class Cluster:
     locations: dict[PodKey, str] = field(default_factory=dict)  # pod → node name
     homeless: dict[str, dict[PodKey, PodInfo]] = field(default_factory=dict)  # node name → pods
     with_affinity: dict[PodKey, PodInfo] = field(default_factory=dict)  # bound pods that state any pod (anti-)affinity
+    nominations: dict[PodKey, str] = field(default_factory=dict)  # pod → node that was promised to it
+    _guests: dict[str, dict[PodKey, PodInfo]] = field(default_factory=dict)  # node → pods it was promised to
 
     def set_node(self, node: Node) -> None:
         name = node.metadata.name
@@ -220,6 +224,36 @@ class Cluster:
             if not self.homeless[node_name]:
                 del self.homeless[node_name]
         return True
+
+    def nominate(self, pod: PodInfo, node_name: str) -> None:
+        """Promise a node to a pod that waits for others to leave it; an empty name takes the promise back."""
+        before = self.nominations.pop(pod.key, None)
+        if before is not None:
+            self._guests[before].pop(pod.key, None)
+            if not self._guests[before]:
+                del self._guests[before]
+        if node_name:
+            self.nominations[pod.key] = node_name
+            self._guests.setdefault(node_name, {})[pod.key] = pod
+
+    def withdraw(self, key: PodKey) -> bool:
+        """The pod is bound or gone and needs no promise any more; True if it had one."""
+        before = self.nominations.get(key)
+        if before is None:
+            return False
+        self.nominate(self._guests[before][key], "")
+        return True
+
+    def nominated_to(self, node_name: str, *, at_least: int | None = None, but: PodKey) -> tuple[PodInfo, ...]:
+        """Pods that were promised the node, of no less priority than `at_least`, without the pod `but`."""
+        guests = self._guests.get(node_name)
+        if not guests:
+            return ()
+        return tuple(
+            guest
+            for key, guest in guests.items()
+            if key != but and key not in self.locations and (at_least is None or guest.priority >= at_least)
+        )
 
     def node_of(self, key: PodKey) -> NodeInfo | None:
         return self.nodes.get(self.locations.get(key, ""))

@@ -5,6 +5,7 @@ from pilotage.scheduler.core.model import Cluster, NodeInfo, PodInfo
 from pilotage.scheduler.core.plugin import Filter, NodeCheck, Rejection
 from pilotage.scheduler.core.queue import ClusterEvent
 
+_REJECTION = Rejection(reasons=("node(s) had untolerated taint(s)",), resolvable=False)
 HARD = ("NoSchedule", "NoExecute")
 
 
@@ -12,8 +13,7 @@ def prepare(pod: PodInfo, cluster: Cluster) -> NodeCheck | None:
     def check(node: NodeInfo) -> Rejection | None:
         for taint in node.taints:
             if taint.effect in HARD and not tolerates(pod.spec.tolerations, taint):
-                reason = f"node(s) had untolerated taint {{{taint.key}: {taint.value}}}"
-                return Rejection(reasons=(reason,), resolvable=False)
+                return _REJECTION
         return None
 
     return check
