@@ -22,6 +22,15 @@ from pilotage.apiserver.core.negotiation import BodyType, body_type
 BODY_BYTES_MAX = 3 * 1024 * 1024
 # YAML costs a hundred times what JSON does, and a few anchors can unfold without bound.
 YAML_BYTES_MAX = 512 * 1024
+# As deep as any document may be; a thousand levels overflow the loader's stack.
+YAML_DEPTH_MAX = 200
+_OPENING = (
+    yaml.BlockMappingStartToken,
+    yaml.BlockSequenceStartToken,
+    yaml.FlowMappingStartToken,
+    yaml.FlowSequenceStartToken,
+)
+_CLOSING = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
 # kube-apiserver's limit for a whole request.
 READ_TIMEOUT_S = 60.0
 
@@ -95,14 +104,27 @@ def _decode_yaml(data: bytes) -> Any:
     if len(data) > YAML_BYTES_MAX:
         raise ApiError("RequestEntityTooLarge", f"a YAML body may have at most {YAML_BYTES_MAX} bytes; send JSON")
     try:
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(data, yaml.CSafeLoader)):
-            raise ApiError("BadRequest", "YAML aliases are not accepted in request bodies")
+        _check_tokens(data)
         documents = load_yaml(data)
     except (yaml.YAMLError, RecursionError, UnicodeDecodeError, ValueError) as error:
         raise ApiError("BadRequest", f"the body is not valid YAML: {str(error)[:200]}") from error
     if len(documents) != 1:
         raise ApiError("BadRequest", f"the body must be one YAML document, found {len(documents)}")
     return documents[0]
+
+
+def _check_tokens(data: bytes) -> None:
+    """Refuse what must not be loaded: the scanner is a loop, but the loader recurses in C and would end the process."""
+    depth = 0
+    for token in yaml.scan(data, yaml.CSafeLoader):
+        if isinstance(token, _OPENING):
+            depth += 1
+            if depth > YAML_DEPTH_MAX:
+                raise ApiError("BadRequest", f"the body is nested more than {YAML_DEPTH_MAX} levels deep")
+        elif isinstance(token, _CLOSING):
+            depth -= 1
+        elif isinstance(token, yaml.AliasToken):
+            raise ApiError("BadRequest", "YAML aliases are not accepted in request bodies")
 
 
 def _too_large() -> ApiError:
