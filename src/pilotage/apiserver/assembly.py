@@ -17,8 +17,9 @@ from pilotage.apiserver.agents import Agents
 from pilotage.apiserver.authentication import Authenticator, ServiceAccountTokens
 from pilotage.apiserver.authorization import Authorizer
 from pilotage.apiserver.cache import Cache
+from pilotage.apiserver.custom import DEFINITIONS, Definitions, check_definition
 from pilotage.apiserver.documents import CachedDocuments
-from pilotage.apiserver.front import Front, Handler
+from pilotage.apiserver.front import ANY_SCALE, Front, Handler
 from pilotage.apiserver.gate import Gate
 from pilotage.apiserver.pipeline import Pipeline
 from pilotage.apiserver.proxy import Proxy
@@ -39,6 +40,9 @@ _SCALED = (
     ("apps", "statefulsets"),
 )
 
+# Documents that hold schemas and expressions are judged by more than the tables of built-in kinds.
+_RULES = {("apiextensions.k8s.io", "CustomResourceDefinition"): check_definition}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
@@ -49,6 +53,7 @@ class Parts:
     streams: Streams
     proxy: Proxy
     quotas: QuotaLedger
+    definitions: Definitions
 
 
 def assemble(
@@ -71,8 +76,11 @@ def assemble(
     cache.observe("rbac.authorization.k8s.io", None, authorizer.observe)
     cache.observe("", "pods", authorizer.observe)
     cache.observe("", "services", admission.observe)
-    registry = Registry(ObjectStore(backend, cache), Pipeline(admission))
+    registry = Registry(ObjectStore(backend, cache), Pipeline(admission, rules=_RULES))
     resources = Resources()
+    definitions = Definitions(registry, resources, clock)
+    cache.observe(DEFINITIONS.group, DEFINITIONS.plural, definitions.observe)
+    definitions.load()
     subresources = Subresources(registry)
     agents = Agents(registry, agent_tls)
     streams, proxy = Streams(registry, agents), Proxy(registry, agents)
@@ -86,7 +94,7 @@ def assemble(
         virtual=_asked(subresources, reviews),
         clock=clock,
     )
-    return Parts(front=front, registry=registry, streams=streams, proxy=proxy, quotas=quotas)
+    return Parts(front=front, registry=registry, streams=streams, proxy=proxy, quotas=quotas, definitions=definitions)
 
 
 def _special(
@@ -94,6 +102,7 @@ def _special(
 ) -> dict[tuple[str, str, str], Handler]:
     """Who answers the subresources that are not plain objects: (group, plural, subresource) → handler."""
     found: dict[tuple[str, str, str], Handler] = {(*kind, "scale"): subresources.scale for kind in _SCALED}
+    found[ANY_SCALE] = subresources.scale
     found |= {
         ("", "pods", "binding"): subresources.binding,
         ("", "pods", "eviction"): subresources.eviction,

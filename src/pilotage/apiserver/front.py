@@ -23,6 +23,7 @@ from pilotage.apiserver import body, responses, watches
 from pilotage.apiserver.call import Call
 from pilotage.apiserver.core import deletion
 from pilotage.apiserver.core.bodies import DELETE_OPTIONS, conformed
+from pilotage.apiserver.core.custom_resource import kind_of
 from pilotage.apiserver.core.forms import View
 from pilotage.apiserver.core.negotiation import DOCUMENT_TYPES, PATCH_TYPES, Form, Representation, representation
 from pilotage.apiserver.core.options import (
@@ -59,6 +60,8 @@ _LASTING = frozenset(("log", "exec", "attach", "portforward", "proxy"))
 # A WebSocket begins with a GET, yet opens a shell: to get is not enough, as in Kubernetes since 1.35.
 _SHELLS = frozenset((("pods", "exec"), ("pods", "attach"), ("pods", "portforward"), ("nodes", "proxy")))
 _OBJECT = Representation(Form.OBJECT)
+# The handler of `scale` for every custom resource.
+ANY_SCALE = ("*", "*", "scale")
 
 Handler = Callable[[web.BaseRequest, Call], Awaitable[web.StreamResponse]]
 
@@ -150,7 +153,10 @@ class Front:
         )
         self._check_allowed(asked, resource)
         if asked.subresource:
-            handler = self._subresources.get((resource.group, resource.plural, asked.subresource))
+            key = (resource.group, resource.plural, asked.subresource)
+            if asked.subresource == "scale" and kind_of(resource) is not None:
+                key = ANY_SCALE
+            handler = self._subresources.get(key)
             if handler is not None:
                 return await handler(request, call)
         elif not resource.stored:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import secrets
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal
 
 import msgspec
 
+from pilotage.api.catalogue import Resource
 from pilotage.api.patch.apply import track_update
 from pilotage.api.schema_conform import conform, duplicate_fields
 from pilotage.api.schema_defaults import default
@@ -22,8 +24,9 @@ from pilotage.api.schema_validation import validate
 from pilotage.api.status import ApiError, FieldError, invalid
 from pilotage.api.timestamp import render
 from pilotage.apiserver import body
-from pilotage.apiserver.admission import Admission, Operation
+from pilotage.apiserver.admission import NO_HOOKS, Admission, Hooks, Operation
 from pilotage.apiserver.call import Call
+from pilotage.apiserver.core.custom_resource import kind_of, schema_for
 from pilotage.apiserver.core.negotiation import BodyType
 from pilotage.apiserver.core.record import Document
 from pilotage.apiserver.strategy import check_update, prepare_create, prepare_update
@@ -34,12 +37,22 @@ _SUFFIX_LENGTH = 5
 _NAME_MAX = 63
 _encode = msgspec.json.Encoder().encode
 
+# Of a document and the one it replaces: what is wrong.
+FurtherRule = Callable[[Document, Document | None], Sequence[FieldError]]
+
 
 class Pipeline:
     """The stages, joined. One per server."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        hooks: Hooks = NO_HOOKS,
+        rules: Mapping[tuple[str, str], FurtherRule] = MappingProxyType({}),
+    ) -> None:
         self._admission = admission
+        self._hooks = hooks
+        self._rules = rules  # (group, kind) → what the tables of built-in kinds cannot say of it
 
     def decode(self, call: Call, document: object, duplicates: tuple[str, ...] = ()) -> Document:
         """A body → a document in the shape of its kind. Raises ApiError BadRequest; unknown fields become warnings."""
@@ -53,7 +66,11 @@ class Pipeline:
                     "BadRequest",
                     f"the {key} in the data ({str(given)[:80]}) does not match the expected {key} ({wanted})",
                 )
-        conformed = conform(resource, document, call.options.field_validation, duplicates=duplicates)
+        custom = kind_of(resource)
+        if custom is not None:
+            conformed = custom.decode(resource, document, call.options.field_validation, duplicates)
+        else:
+            conformed = conform(resource, document, call.options.field_validation, duplicates=duplicates)
         call.warnings.extend(conformed.warnings)
         return conformed.document
 
@@ -67,27 +84,61 @@ class Pipeline:
             duplicates = duplicate_fields(raw)
         return self.decode(call, document, duplicates)
 
-    def create(self, call: Call, document: Document) -> Document:
+    async def create(self, call: Call, document: Document) -> Document:
         """A decoded body → the object to store. What is allocated for it collects in the call."""
+        custom = kind_of(call.resource)
+        if custom is not None and custom.terminating:
+            text = "create not allowed while custom resource definition is terminating"
+            raise ApiError("MethodNotAllowed", text)
         self._stamp_new(call, document)
-        default(call.resource, document)
+        _default(call.resource, document)
         operation = _operation(call, "create", document, None)
         self._admission.review(operation)
+        hooked = self._hooks.concern(operation)
+        if hooked:
+            document = await self._mutated(call, operation)
+            operation = _operation(call, "create", document, None)
         prepare_create(call.resource, document)
-        self._check(call, document, validate(call.resource, document))
+        self._check(call, document, self._validate(call.resource, document, None))
+        if hooked:
+            await self._hooks.judge(operation)
         return self._finish(call, operation, None, document)
 
-    def update(self, call: Call, old: Document, new: Document) -> Document:
+    async def update(self, call: Call, old: Document, new: Document) -> Document:
         """What an update leaves to store; `old` is not changed. What is allocated for it collects in the call."""
         self._keep_system_fields(old, new)
-        default(call.resource, new)
+        _default(call.resource, new)
         new = prepare_update(call.resource, old, new, call.subresource)
         operation = _operation(call, "update", new, old)
         self._admission.review(operation)
+        hooked = self._hooks.concern(operation)
+        if hooked:
+            new = await self._mutated(call, operation)
+            self._keep_system_fields(old, new)
+            new = prepare_update(call.resource, old, new, call.subresource)
+            operation = _operation(call, "update", new, old)
         # Through status nothing changes but what components report, and that is taken as it is.
-        wrong = () if call.subresource == "status" else validate(call.resource, new)
+        taken = call.subresource == "status" and kind_of(call.resource) is None
+        wrong = () if taken else self._validate(call.resource, new, old)
         self._check(call, new, (*wrong, *check_update(call.resource, old, new, call.subresource)))
+        if hooked:
+            await self._hooks.judge(operation)
         return self._finish(call, operation, old, new)
+
+    async def _mutated(self, call: Call, operation: Operation) -> Document:
+        """The document as others have completed it, conforming and defaulted again."""
+        changed = await self._hooks.mutate(operation)
+        assert operation.document is not None
+        if changed is None:
+            return operation.document
+        before = operation.document["metadata"]
+        document = self.decode(call, changed)
+        document.setdefault("metadata", {})
+        for field in ("name", "namespace", "uid", "creationTimestamp", "managedFields"):
+            if field in before:
+                document["metadata"][field] = before[field]
+        _default(call.resource, document)
+        return document
 
     def authorize_create(self, call: Call) -> None:
         """Whether an apply may create what it does not find. Raises ApiError Forbidden."""
@@ -101,9 +152,21 @@ class Pipeline:
         metadata = binding.get("metadata") or {}
         return {**binding, "metadata": {**metadata, "labels": {**(metadata.get("labels") or {}), **added}}}
 
-    def delete(self, call: Call, old: Document) -> None:
+    async def delete(self, call: Call, old: Document) -> None:
         """Whether an object may be deleted. Raises ApiError Forbidden."""
-        self._admission.review(_operation(call, "delete", None, old))
+        operation = _operation(call, "delete", None, old)
+        self._admission.review(operation)
+        if self._hooks.concern(operation):
+            await self._hooks.mutate(operation)
+            await self._hooks.judge(operation)
+
+    def _validate(self, resource: Resource, document: Document, old: Document | None) -> Sequence[FieldError]:
+        custom = kind_of(resource)
+        if custom is not None:
+            return custom.validate(resource, document, old)
+        wrong = validate(resource, document)
+        further = self._rules.get((resource.group, resource.kind))
+        return wrong if further is None else (*wrong, *further(document, old))
 
     def _check(self, call: Call, document: Document, errors: Sequence[FieldError]) -> None:
         if errors:
@@ -119,7 +182,13 @@ class Pipeline:
         if call.applied:
             return new  # server-side apply has recorded its managers itself
         return track_update(
-            old, new, call.resource, manager=call.manager, subresource=call.subresource, now=render(call.now)
+            old,
+            new,
+            call.resource,
+            manager=call.manager,
+            subresource=call.subresource,
+            now=render(call.now),
+            schema=schema_for(call.resource),
         )
 
     def _stamp_new(self, call: Call, document: Document) -> None:
@@ -189,4 +258,13 @@ def _operation(
         document=document,
         old=old,
         warnings=call.warnings,
+        dry_run=call.options.dry_run,
     )
+
+
+def _default(resource: Resource, document: Document) -> None:
+    custom = kind_of(resource)
+    if custom is not None:
+        custom.default(document)
+    else:
+        default(resource, document)

@@ -23,10 +23,11 @@ from pilotage.api.timestamp import render
 from pilotage.apiserver.cache import ResourceCache
 from pilotage.apiserver.call import Call
 from pilotage.apiserver.core import deletion
+from pilotage.apiserver.core.custom_resource import kind_of, schema_for
 from pilotage.apiserver.core.negotiation import BodyType
 from pilotage.apiserver.core.options import DeleteOptions
 from pilotage.apiserver.core.record import Document, Record, encode, with_revision
-from pilotage.apiserver.core.stored_form import from_stored, to_stored
+from pilotage.apiserver.core.stored_form import shown, to_stored
 from pilotage.apiserver.pipeline import Pipeline
 from pilotage.apiserver.store import ObjectStore
 from pilotage.storage import ConflictError
@@ -72,7 +73,7 @@ class Registry:
             given = msgspec.json.decode(msgspec.json.encode(body)) if generated else body
             try:
                 with call.provisional() as keep:
-                    document = to_stored(call.resource, self.pipeline.create(call, given))
+                    document = to_stored(call.resource, await self.pipeline.create(call, given))
                     call.name = document["metadata"]["name"]
                     if call.options.dry_run:
                         if self.cache(call.resource).get(call.key) is not None:
@@ -116,6 +117,9 @@ class Registry:
                 case BodyType.MERGE_PATCH:
                     patched = merge_patch(current, patch)
                 case _:
+                    if kind_of(call.resource) is not None:
+                        text = "strategic merge patch does not work on custom resources; use a merge patch or apply"
+                        raise ApiError("UnsupportedMediaType", text)
                     patched = strategic_merge_patch(current, patch, call.resource)
             return self.pipeline.decode(call, patched)
 
@@ -137,6 +141,7 @@ class Registry:
                 force=call.options.force,
                 subresource=call.subresource,
                 now=render(call.now),
+                schema=schema_for(call.resource),
             )
 
         async def transform(current: Document) -> Document:
@@ -164,11 +169,12 @@ class Registry:
         """Read, transform a private copy, run the pipeline, compare and swap; retry lost races unless `conditional`."""
         for _ in range(ATTEMPTS_MAX):
             current = self.get(call)
-            new = await transform(from_stored(call.resource, current.copy()))
+            new = await transform(shown(call.resource, current).copy())
             self._check_same_object(call, current, new)
             try:
                 with call.provisional() as keep:
-                    new = self.pipeline.update(call, from_stored(call.resource, current.document), new)
+                    old = shown(call.resource, current).document
+                    new = await self.pipeline.update(call, old, new)
                     written = await self._write(call, current, new)
                     if not call.options.dry_run:
                         keep()
@@ -203,7 +209,7 @@ class Registry:
         return Written(record=await self.store.update(call.resource, current, new))
 
     def _check_same_object(self, call: Call, current: Record, new: Document) -> None:
-        metadata = new["metadata"]
+        metadata = new.setdefault("metadata", {})  # a patch may have taken it away
         if metadata.get("name") != call.name:
             raise ApiError("BadRequest", "metadata.name may not be changed")
         if (version := metadata.get("resourceVersion")) and version != str(current.revision):
@@ -217,7 +223,7 @@ class Registry:
         """Delete now, or mark for deletion; `deleted` says which. Raises ApiError NotFound, Conflict."""
         for _ in range(ATTEMPTS_MAX):
             current = self.get(call)
-            self.pipeline.delete(call, current.document)
+            await self.pipeline.delete(call, shown(call.resource, current).document)
             deletion.check_preconditions(call.resource, call.name, current.document, options)
             document = current.copy()
             gone = deletion.mark_deleted(call.resource, document, options, call.now)

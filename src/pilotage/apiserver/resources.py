@@ -6,9 +6,24 @@ dictionary access; documents derived from it are cached by its `version`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from pilotage.api.catalogue import BUILTIN, Resource
+
+_VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
+
+
+def version_priority(name: str) -> tuple[int, int, int, str]:
+    """Sorts stable versions before beta before alpha, newer before older, the rest by name.
+
+    Source: "Version priority" in the documentation of custom resource definition versioning.
+    """
+    found = _VERSION.fullmatch(name)
+    if found is None:
+        return (3, 0, 0, name)
+    stability = {None: 0, "beta": 1, "alpha": 2}[found[2]]
+    return (stability, -int(found[1]), -int(found[3] or 0), name)
 
 
 class Resources:
@@ -49,5 +64,6 @@ class Resources:
         for resource in self._resources.values():
             found.setdefault(resource.group, {}).setdefault(resource.version, []).append(resource)
         return {
-            group: {version: tuple(items) for version, items in versions.items()} for group, versions in found.items()
+            group: {version: tuple(versions[version]) for version in sorted(versions, key=version_priority)}
+            for group, versions in found.items()
         }

@@ -13,10 +13,12 @@ from collections.abc import Callable, Mapping
 import msgspec
 from aiohttp import web
 
+from pilotage.api.catalogue import Resource
 from pilotage.api.schema import KUBERNETES_VERSION
 from pilotage.api.status import ApiError
 from pilotage.apiserver import responses
 from pilotage.apiserver.core import discovery, openapi, openapi_protobuf
+from pilotage.apiserver.core.custom_resource import kind_of
 from pilotage.apiserver.core.negotiation import Form, representation
 from pilotage.apiserver.core.record import Document
 from pilotage.apiserver.core.routes import Route
@@ -38,6 +40,8 @@ class Root:
         self._checks = checks
         self._cached: dict[str, bytes] = {}
         self._cached_version = -1
+        # Path → the resources a document was made of, and its bytes: a new definition leaves the others' alone.
+        self._openapi: dict[str, tuple[tuple[Resource, ...], bytes]] = {}
         self._openapi_lock = asyncio.Lock()
 
     async def handle(self, request: web.BaseRequest, asked: Route) -> web.StreamResponse:
@@ -47,6 +51,8 @@ class Root:
         if self._cached_version != self._resources.version:
             self._cached.clear()
             self._cached_version = self._resources.version
+            paths = {_openapi_path(resource.group, resource.version) for resource in self._resources.all()}
+            self._openapi = {path: kept for path, kept in self._openapi.items() if path in paths}
         parts = [part for part in asked.path.split("/") if part]
         match parts:
             case []:
@@ -122,10 +128,10 @@ class Root:
 
     async def _openapi_index(self) -> web.Response:
         groups = self._resources.group_versions()
-        # The address carries a hash of what will be served; the set of resources and the version decide that.
-        seed = f"{KUBERNETES_VERSION}/{self._resources.version}"
+        # The address carries a hash of what will be served: of built-in kinds the version decides that, of custom ones
+        # their definition. Clients keep a document for as long as its address stays.
         hashes = {
-            path: openapi.content_hash(f"{seed}/{path}".encode())
+            path: openapi.content_hash(f"{KUBERNETES_VERSION}/{path}/{_generation(groups[group][version])}".encode())
             for group, versions in groups.items()
             for version in versions
             for path in (_openapi_path(group, version),)
@@ -137,13 +143,12 @@ class Root:
         for group, versions in groups.items():
             for version, resources in versions.items():
                 if _openapi_path(group, version) == path:
-                    key = f"openapi/v3/{path}"
                     async with self._openapi_lock:
-                        if key not in self._cached:
-                            self._cached[key] = await asyncio.to_thread(
-                                openapi.v3_document, resources, f"v{KUBERNETES_VERSION}"
-                            )
-                    return await self._openapi_answer(request, self._cached[key])
+                        kept = self._openapi.get(path)
+                        if kept is None or kept[0] != resources:
+                            data = await asyncio.to_thread(openapi.v3_document, resources, f"v{KUBERNETES_VERSION}")
+                            kept = self._openapi[path] = (resources, data)
+                    return await self._openapi_answer(request, kept[1])
         raise ApiError("NotFound", "the server could not find the requested resource")
 
     async def _openapi_v2(self, request: web.BaseRequest) -> web.Response:
@@ -170,6 +175,11 @@ class Root:
         if request.headers.get("If-None-Match") == headers["ETag"]:
             return web.Response(status=304, headers=headers)
         return await responses.compress(request, responses.json(data, content_type=content_type, headers=headers))
+
+
+def _generation(resources: tuple[Resource, ...]) -> str:
+    """What changes whenever custom resources of a group-version do."""
+    return ",".join(f"{each.plural}@{custom.since}" for each in resources if (custom := kind_of(each)) is not None)
 
 
 def _openapi_path(group: str, version: str) -> str:

@@ -98,6 +98,7 @@ async def _serve(
         tasks.start(cache.run(), name="cache")
         tasks.start(tick_bookmarks(cache, BOOKMARK_INTERVAL_S, QUIET_BOOKMARK_INTERVAL_S), name="bookmarks")
         await bootstrap(parts.registry, config.clock, _place(config, sockets[0]))
+        tasks.start(parts.definitions.run(), name="definitions")
         tasks.start(expire_events(parts.registry, config.clock), name="events")
         tasks.start(publish_quotas(parts.registry, parts.quotas, config.clock), name="quotas")
         server = web.Server(parts.front.handle, handler_cancellation=True, access_log=None)

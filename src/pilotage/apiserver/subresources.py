@@ -20,11 +20,12 @@ from pilotage.api.status import ApiError
 from pilotage.apiserver import body, responses
 from pilotage.apiserver.call import Call
 from pilotage.apiserver.core import pods
+from pilotage.apiserver.core.bodies import BINDING, EVICTION, SCALE, conformed
 from pilotage.apiserver.core.negotiation import DOCUMENT_TYPES, BodyType
 from pilotage.apiserver.core.options import delete_options, write_options
 from pilotage.apiserver.core.record import Document, Record
-from pilotage.apiserver.core.scale import scale_of, scaled
-from pilotage.apiserver.registry import Registry
+from pilotage.apiserver.core.scale import scale_of, scale_paths, scaled
+from pilotage.apiserver.registry import Registry, names_version
 from pilotage.kit import InvariantError
 
 SUCCESS: Document = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
@@ -50,8 +51,9 @@ class Subresources:
 
     async def scale(self, request: web.BaseRequest, call: Call) -> web.Response:
         """GET, PUT and PATCH of `scale`."""
+        paths = scale_paths(call.resource)
         if request.method in ("GET", "HEAD"):
-            return responses.document(scale_of(self._registry.get(call).document))
+            return responses.document(scale_of(self._registry.get(call).document, paths))
         call.options = write_options(request.query)
         kind = body.type_of(request)
         given = body.decode(await body.read(request), kind)
@@ -61,19 +63,18 @@ class Subresources:
             if kind in DOCUMENT_TYPES:
                 wanted = given
             elif kind is BodyType.JSON_PATCH:
-                wanted = json_patch(scale_of(current), given)
+                wanted = json_patch(scale_of(current, paths), given)
             else:  # a Scale holds no lists: merging is the same for the other patch types
-                wanted = merge_patch(scale_of(current), given)
-            return scaled(current, wanted)
+                wanted = merge_patch(scale_of(current, paths), given)
+            return scaled(current, conformed(SCALE, wanted), paths)
 
-        conditional = isinstance(given, dict) and bool((given.get("metadata") or {}).get("resourceVersion"))
-        written = await self._registry.modify(call, transform, conditional=conditional)
-        return responses.document(scale_of(written.record.document), warnings=call.warnings)
+        written = await self._registry.modify(call, transform, conditional=names_version(given))
+        return responses.document(scale_of(written.record.document, paths), warnings=call.warnings)
 
     async def binding(self, request: web.BaseRequest, call: Call) -> web.Response:
         """POST of `pods/<name>/binding` and of `bindings`."""
         call.options = write_options(request.query)
-        given = await _document(request)
+        given = await _document(request, BINDING)
         name = (given.get("metadata") or {}).get("name") or call.name
         if call.name and name != call.name:
             raise ApiError("BadRequest", "the name of the Binding does not match the name on the URL")
@@ -86,7 +87,7 @@ class Subresources:
 
     async def eviction(self, request: web.BaseRequest, call: Call) -> web.Response:
         """POST of `pods/<name>/eviction`: a delete that respects disruption budgets."""
-        given = await _document(request)
+        given = await _document(request, EVICTION)
         name = (given.get("metadata") or {}).get("name")
         if name and name != call.name:
             raise ApiError("BadRequest", "name in URL does not match name in Eviction object")
@@ -136,11 +137,8 @@ def _derived(call: Call, resource: Resource, namespace: str, name: str) -> Call:
     )
 
 
-async def _document(request: web.BaseRequest) -> Document:
+async def _document(request: web.BaseRequest, shape: Resource) -> Document:
     kind = body.type_of(request)
     if kind not in DOCUMENT_TYPES:
         raise ApiError("UnsupportedMediaType", f"{kind.value} is not a media type for create")
-    given = body.decode(await body.read(request), kind)
-    if not isinstance(given, dict):
-        raise ApiError("BadRequest", "the body must be one object")
-    return given
+    return conformed(shape, body.decode(await body.read(request), kind))

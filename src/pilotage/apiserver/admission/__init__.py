@@ -11,8 +11,9 @@ Specifications: https://kubernetes.io/docs/reference/access-authn-authz/admissio
 """
 
 from pilotage.apiserver.admission.chain import Admission
+from pilotage.apiserver.admission.hooks import NO_HOOKS, Hooks
 from pilotage.apiserver.admission.operation import Operation, Undo
 from pilotage.apiserver.admission.resource_quota import QuotaLedger
 from pilotage.apiserver.admission.service_addresses import ServiceAddresses
 
-__all__ = ["Admission", "Operation", "QuotaLedger", "ServiceAddresses", "Undo"]
+__all__ = ["NO_HOOKS", "Admission", "Hooks", "Operation", "QuotaLedger", "ServiceAddresses", "Undo"]

@@ -28,6 +28,8 @@ class Operation:
     old: Document | None  # None: create
     warnings: list[str] = field(default_factory=list)  # for the client, whatever becomes of the write
 
+    dry_run: bool = False
+
     @property
     def kind(self) -> tuple[str, str]:
         """Group and kind."""

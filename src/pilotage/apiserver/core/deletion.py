@@ -17,6 +17,8 @@ from pilotage.apiserver.core.record import Document
 
 DEFAULT_POD_GRACE_S = 30
 _FOREGROUND, _ORPHAN = "foregroundDeletion", "orphan"
+# A definition waits until its objects are gone; like kube-apiserver, the first request to delete it says so.
+_CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 
 
 def check_preconditions(resource: Resource, name: str, document: Document, options: DeleteOptions) -> None:
@@ -44,6 +46,8 @@ def mark_deleted(resource: Resource, document: Document, options: DeleteOptions,
     _set_propagation(metadata, options.propagation)
     grace = _grace_s(resource, document, options)
     if "deletionTimestamp" not in metadata:
+        if resource.group_resource == "customresourcedefinitions.apiextensions.k8s.io":
+            metadata["finalizers"] = [*dict.fromkeys([*(metadata.get("finalizers") or ()), _CLEANUP])]
         if grace or finalizing(resource, document):
             metadata["deletionTimestamp"] = render(now + timedelta(seconds=grace))
             metadata["deletionGracePeriodSeconds"] = grace

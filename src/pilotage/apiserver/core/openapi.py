@@ -16,6 +16,7 @@ import msgspec
 
 from pilotage.api.catalogue import Resource, Subresource
 from pilotage.api.schema import raw_definitions
+from pilotage.apiserver.core.custom_resource import CustomResource
 from pilotage.apiserver.core.discovery import GroupVersions
 from pilotage.apiserver.core.record import Document
 
@@ -53,7 +54,7 @@ def content_hash(data: bytes) -> str:
 def v3_document(resources: Iterable[Resource], title_version: str) -> bytes:
     """The document of one group-version."""
     resources = tuple(resources)
-    schemas = _reachable([name for resource in resources for name in _schema_names(resource)])
+    schemas = _schemas(resources)
     document = {
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": title_version},
@@ -68,7 +69,7 @@ def v3_document(resources: Iterable[Resource], title_version: str) -> bytes:
 def v2_document(resources: Iterable[Resource], title_version: str) -> bytes:
     """The document of everything, for clients that know no v3."""
     resources = tuple(resources)
-    schemas = _reachable([name for resource in resources for name in _schema_names(resource)])
+    schemas = _schemas(resources)
     document = {
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": title_version},
@@ -90,15 +91,26 @@ def _subresource_schema(resource: Resource, subresource: Subresource) -> str:
     return f"io.k8s.api.{subresource.group.split('.')[0]}.{subresource.version}.{subresource.kind}"
 
 
-def _reachable(roots: Iterable[str]) -> dict[str, Any]:
+def _schemas(resources: Iterable[Resource]) -> dict[str, Any]:
+    """Every schema that the resources need, custom ones among them."""
+    custom: dict[str, Any] = {}
+    names: list[str] = []
+    for resource in resources:
+        if isinstance(resource, CustomResource):
+            custom |= resource.custom.definitions
+        names += _schema_names(resource)
+    return _reachable(names, custom)
+
+
+def _reachable(roots: Iterable[str], custom: Mapping[str, Any]) -> dict[str, Any]:
     definitions = raw_definitions()
     found: dict[str, Any] = {}
     pending = list(roots)
     while pending:
         name = pending.pop()
-        if name in found or name not in definitions:
+        if name in found or (name not in custom and name not in definitions):
             continue
-        schema = found[name] = msgspec.json.decode(definitions[name])
+        schema = found[name] = custom[name] if name in custom else msgspec.json.decode(definitions[name])
         pending += _references(schema)
     return dict(sorted(found.items()))
 
@@ -115,6 +127,11 @@ def _references(schema: Any) -> Iterable[str]:
             yield from _references(item)
 
 
+# Keywords that hold values, not schemas; and those of custom resources that v2 has no words for.
+_VALUES = frozenset(("default", "example", "x-kubernetes-validations"))
+_NOT_IN_V2 = frozenset(("allOf", "anyOf", "oneOf", "not", "nullable"))
+
+
 def _translate(schema: Any, prefix: str, *, v3: bool) -> Any:
     """One definition in the target dialect: no null types, references by the target's prefix."""
     if isinstance(schema, list):
@@ -127,6 +144,9 @@ def _translate(schema: Any, prefix: str, *, v3: bool) -> Any:
             result["$ref"] = prefix + value.removeprefix(_DEFS)
         elif key == "type" and isinstance(value, list):
             result["type"] = next(item for item in value if item != "null")
+        elif key in _VALUES or (not v3 and key in _NOT_IN_V2 and ("type" in schema or "properties" in schema)):
+            if key in _VALUES:
+                result[key] = value
         elif key == "oneOf":
             # IntOrString and Quantity; Kubernetes publishes them as formatted strings in v2.
             if v3:
@@ -145,7 +165,8 @@ def _translate(schema: Any, prefix: str, *, v3: bool) -> Any:
 def _property(schema: Any, prefix: str, *, v3: bool) -> Any:
     translated = _translate(schema, prefix, v3=v3)
     if isinstance(translated, dict):
-        translated.pop("enum", None) if set(translated.get("enum") or ()) <= {"v1"} else None
+        if translated.get("enum") in ([], ["v1"]):
+            del translated["enum"]
         if v3 and "$ref" in translated and len(translated) > 1:
             # Siblings of $ref are ignored in OpenAPI 3.0, hence allOf, as kube-apiserver writes it.
             reference = {"$ref": translated.pop("$ref")}
@@ -172,7 +193,7 @@ def _paths(resources: Iterable[Resource], prefix: str, *, v3: bool) -> Document:
             group = resource.group if item.group is None else item.group
             kind = {"group": group, "version": item.version or resource.version, "kind": item.kind}
             schema = _subresource_schema(resource, item)
-            if schema not in raw_definitions():
+            if schema not in raw_definitions() and not isinstance(resource, CustomResource):
                 continue  # streams such as exec carry no object
             paths[f"{collection}/{{name}}/{item.name}"] = _operations(
                 resource, set(item.verbs), kind, schema, prefix, v3=v3

@@ -1,4 +1,4 @@
-"""The Scale view of a workload (autoscaling/v1): its replica count under one shape for all kinds.
+"""The Scale view of a workload or of a custom resource that has one (autoscaling/v1): its replica count under one shape for all kinds.
 
 Stands apart because kubectl and autoscalers read and write it instead of the object. Pure translation both ways.
 """
@@ -8,30 +8,45 @@ from __future__ import annotations
 from typing import Any
 
 from pilotage.api.status import ApiError
-from pilotage.apiserver.core.columns.column import NONE, selector_text
+from pilotage.api.catalogue import Resource
+from pilotage.apiserver.core.columns.column import NONE, dig, selector_text
+from pilotage.apiserver.core.custom_resource import CustomResource, ScalePaths
 from pilotage.apiserver.core.record import Document
 
 _COPIED_METADATA = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
 
 
-def scale_of(document: Document) -> Document:
+BUILTIN = ScalePaths(replicas="spec.replicas", status_replicas="status.replicas", selector="spec.selector")
+
+
+def scale_paths(resource: Resource) -> ScalePaths:
+    """Where objects of a resource keep what their Scale shows."""
+    if isinstance(resource, CustomResource) and resource.custom.scale is not None:
+        return resource.custom.scale
+    return BUILTIN
+
+
+def scale_of(document: Document, paths: ScalePaths = BUILTIN) -> Document:
     """A workload's Scale."""
-    spec, status = document.get("spec") or {}, document.get("status") or {}
-    replicas = spec.get("replicas")
+    replicas = dig(document, paths.replicas)
+    if replicas is None and paths is not BUILTIN:
+        replicas = 0
     scale: Document = {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": {key: document["metadata"][key] for key in _COPIED_METADATA if key in document["metadata"]},
         "spec": {"replicas": 1 if replicas is None else replicas},
-        "status": {"replicas": status.get("replicas", 0)},
+        "status": {"replicas": dig(document, paths.status_replicas) or 0},
     }
-    selector = _selector(spec.get("selector"))
+    selector = _selector(dig(document, paths.selector) if paths.selector else None)
     if selector:
         scale["status"]["selector"] = selector
     return scale
 
 
 def _selector(selector: Any) -> str:
+    if isinstance(selector, str):  # a custom resource keeps it as text
+        return selector
     if not isinstance(selector, dict):
         return ""
     # A ReplicationController's selector is a plain map of labels.
@@ -40,7 +55,7 @@ def _selector(selector: Any) -> str:
     return "" if text == NONE else text
 
 
-def scaled(document: Document, scale: Any) -> Document:
+def scaled(document: Document, scale: Any, paths: ScalePaths = BUILTIN) -> Document:
     """The workload with a Scale's replica count and, if it names one, its resourceVersion as a condition."""
     if not isinstance(scale, dict) or scale.get("kind", "Scale") != "Scale":
         raise ApiError("BadRequest", "the body must be one Scale object")
@@ -50,4 +65,10 @@ def scaled(document: Document, scale: Any) -> Document:
     metadata = dict(document["metadata"])
     if version := (scale.get("metadata") or {}).get("resourceVersion"):
         metadata["resourceVersion"] = version
-    return {**document, "metadata": metadata, "spec": {**(document.get("spec") or {}), "replicas": replicas}}
+    return {**_with(document, paths.replicas.split("."), replicas), "metadata": metadata}
+
+
+def _with(value: Any, path: list[str], wanted: int) -> Document:
+    """A copy with another value at a path."""
+    outer = value if isinstance(value, dict) else {}
+    return {**outer, path[0]: _with(outer.get(path[0]), path[1:], wanted) if len(path) > 1 else wanted}

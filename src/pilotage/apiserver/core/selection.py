@@ -14,6 +14,7 @@ from typing import Any
 from pilotage.api.catalogue import Resource
 from pilotage.api.labels import EVERYTHING, Selector, SelectorError, parse_field_selector, parse_selector
 from pilotage.api.status import ApiError
+from pilotage.apiserver.core.custom_resource import CustomResource
 from pilotage.apiserver.core.record import Document, Record
 
 FieldReader = Callable[[Document], str]
@@ -124,7 +125,11 @@ def selection(resource: Resource, label_selector: str, field_selector: str) -> S
         wanted = parse_field_selector(field_selector).requirements if field_selector else ()
     except SelectorError as error:
         raise ApiError("BadRequest", f"unable to parse selector: {error}") from error
-    known = _FIELDS.get((resource.group, resource.plural), {})
+    known = (
+        resource.custom.fields
+        if isinstance(resource, CustomResource)
+        else _FIELDS.get((resource.group, resource.plural), {})
+    )
     fields = []
     name = ""
     for requirement in wanted:

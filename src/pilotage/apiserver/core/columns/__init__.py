@@ -14,6 +14,7 @@ from pilotage.apiserver.core.columns.column import Column, name_and_age
 from pilotage.apiserver.core.columns.networking import NETWORKING
 from pilotage.apiserver.core.columns.pods import PODS
 from pilotage.apiserver.core.columns.workloads import WORKLOADS
+from pilotage.apiserver.core.custom_resource import CustomResource
 
 _COLUMNS = {**PODS, **WORKLOADS, **NETWORKING, **CLUSTER}
 _DEFAULT = name_and_age()
@@ -21,6 +22,8 @@ _DEFAULT = name_and_age()
 
 def columns_of(resource: Resource) -> tuple[Column, ...]:
     """The columns of a kind; name and age where nothing better is known."""
+    if isinstance(resource, CustomResource):
+        return resource.custom.columns
     return _COLUMNS.get((resource.group, resource.plural), _DEFAULT)
 
 
