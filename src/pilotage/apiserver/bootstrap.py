@@ -1,4 +1,5 @@
-"""Objects every cluster has, made when the server starts: namespaces, roles and bindings, the `kubernetes` Service.
+"""Objects every cluster has, made when the server starts: namespaces, priority classes, roles and bindings, the
+`kubernetes` Service.
 
 Stands apart because it is the server's only writing of its own accord. Idempotent: it creates what is missing and
 corrects what it owns, through the same pipeline as everybody else's writes. Called once, before the server is ready.
@@ -88,11 +89,30 @@ def kubernetes_service(place: Place) -> list[Document]:
     return [service, endpoints, endpoint_slice]
 
 
+def priority_classes() -> list[Document]:
+    """The classes of what a node or the cluster cannot do without."""
+    return [
+        {
+            "apiVersion": "scheduling.k8s.io/v1",
+            "kind": "PriorityClass",
+            "metadata": {"name": name},
+            "value": value,
+            "description": f"Used for system critical pods that must {what}",
+        }
+        for name, value, what in (
+            ("system-cluster-critical", 2_000_000_000, "run in the cluster, but can be moved to another node"),
+            ("system-node-critical", 2_000_001_000, "not be moved from their current node"),
+        )
+    ]
+
+
 async def bootstrap(registry: Registry, clock: Clock, place: Place) -> None:
     """Make what is missing; namespaces first, for everything else lives in one."""
     namespaces = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in NAMESPACES]
     # Together: they share commits, and starting is what users wait for.
-    await asyncio.gather(*(converge(registry, clock, document, _unless_there) for document in namespaces))
+    await asyncio.gather(
+        *(converge(registry, clock, document, _unless_there) for document in (*namespaces, *priority_classes()))
+    )
     roles = [document for _, document in bootstrap_objects()]
     await asyncio.gather(*(converge(registry, clock, document, reconciled) for document in roles))
     for document in kubernetes_service(place):

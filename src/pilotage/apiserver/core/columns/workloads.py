@@ -36,6 +36,14 @@ def _selector(document: Document, now: datetime) -> Cell:
     return selector_text(dig(document, "spec.selector"))
 
 
+def _controller(document: Document, now: datetime) -> Cell:
+    for owner in dig(document, "metadata.ownerReferences") or ():
+        if owner.get("controller"):
+            group, _, _ = owner["apiVersion"].rpartition("/")
+            return ".".join(filter(None, (owner["kind"].lower(), group))) + f"/{owner['name']}"
+    return NONE
+
+
 def _job_status(document: Document, now: datetime) -> Cell:
     if condition(document, "Complete").get("status") == "True":
         return "Complete"
@@ -134,17 +142,7 @@ WORKLOADS: dict[tuple[str, str], tuple[Column, ...]] = {
     ),
     ("apps", "controllerrevisions"): (
         NAME,
-        Column(
-            "Controller",
-            lambda document, now: next(
-                (
-                    f"{owner['kind'].lower()}/{owner['name']}"
-                    for owner in dig(document, "metadata.ownerReferences") or ()
-                    if owner.get("controller")
-                ),
-                NONE,
-            ),
-        ),
+        Column("Controller", _controller),
         Column("Revision", number("revision"), type="integer"),
         AGE,
     ),
@@ -175,6 +173,12 @@ WORKLOADS: dict[tuple[str, str], tuple[Column, ...]] = {
         Column("MinPods", text("spec.minReplicas", "<unset>")),
         Column("MaxPods", number("spec.maxReplicas"), type="integer"),
         Column("Replicas", number("status.currentReplicas"), type="integer"),
+        AGE,
+    ),
+    ("autoscaling", "scales"): (
+        NAME,
+        Column("Desired", number("spec.replicas"), type="integer"),
+        Column("Available", number("status.replicas"), type="integer"),
         AGE,
     ),
     ("policy", "poddisruptionbudgets"): (
