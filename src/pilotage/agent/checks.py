@@ -52,18 +52,19 @@ class Checker:
         return True, ""
 
     async def hook(
-        self, handler: LifecycleHandler, container: Container, container_id: str, pod_ip: str, timeout_s: float
+        self, handler: LifecycleHandler, container: Container, container_id: str, pod_ip: str, timeout_s: float | None
     ) -> Outcome:
-        """Run one lifecycle hook; never raises."""
+        """Run one lifecycle hook; never raises. `timeout_s` None: as long as it takes."""
         if handler.exec is not None:
             return await self.execute(handler.exec, container_id, timeout_s)
         if handler.http_get is not None:
             return await self._http(handler.http_get, container, pod_ip, timeout_s)
         if handler.sleep is not None:
-            await asyncio.sleep(min(handler.sleep.seconds, timeout_s))
+            seconds = float(handler.sleep.seconds)
+            await asyncio.sleep(seconds if timeout_s is None else min(seconds, timeout_s))
         return True, ""
 
-    async def execute(self, action: ExecAction, container_id: str, timeout_s: float) -> Outcome:
+    async def execute(self, action: ExecAction, container_id: str, timeout_s: float | None) -> Outcome:
         """Run a command inside; success is exit code 0."""
         try:
             async with asyncio.timeout(timeout_s):
@@ -81,7 +82,7 @@ class Checker:
             return False, str(error)
         return code == 0, output.decode(errors="replace").strip()
 
-    async def _http(self, action: HTTPGetAction, container: Container, pod_ip: str, timeout_s: float) -> Outcome:
+    async def _http(self, action: HTTPGetAction, container: Container, pod_ip: str, timeout_s: float | None) -> Outcome:
         port = port_number(action.port, container)
         if port is None:
             return False, f'couldn\'t find port: "{action.port}"'

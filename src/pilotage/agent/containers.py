@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pilotage.agent import metrics
+from pilotage.agent.checks import Outcome
 from pilotage.agent.container_setup import TERMINATION_MESSAGE_BYTES_MAX, PodContext
 from pilotage.agent.core import actions, log_format, pod_spec
 from pilotage.agent.core.state import (
@@ -26,14 +27,16 @@ from pilotage.agent.errors import StartRefused
 from pilotage.agent.images import Image
 from pilotage.agent.runtime import ContainerExit, ContainerSpec
 from pilotage.agent.services import NodeServices
-from pilotage.api.core_v1 import Container, Pod
+from pilotage.api.core_v1 import Container, LifecycleHandler, Pod
 from pilotage.kit.errors import PilotageError
 
 # After preStop has used up the grace period a container still gets this long between SIGTERM and SIGKILL.
 STOP_GRACE_MIN_S = 2.0
 # Once more than any process needs to die of SIGKILL; then its end is looked for on disk.
 KILL_WAIT_S = 10.0
-LOG_FALLBACK_BYTES_MAX = 2048  # of the log, for terminationMessagePolicy FallbackToLogsOnError
+# Of the log, for terminationMessagePolicy FallbackToLogsOnError.
+LOG_FALLBACK_BYTES_MAX = 2048
+LOG_FALLBACK_LINES_MAX = 80
 
 
 class Owner(Protocol):
@@ -75,6 +78,7 @@ class Containers:
         self._ended: dict[str, asyncio.Event] = {}
         self._messages: dict[str, Path] = {}  # id → termination message file
         self._images: dict[str, Image] = {}
+        self._hooks: set[asyncio.Timeout] = set()  # of postStart hooks under way
         self.dead: list[str] = []  # ended ones to be cleared away once their end is remembered
 
     def is_in_start(self, container_id: str) -> bool:
@@ -182,8 +186,7 @@ class Containers:
         hook = container.lifecycle.post_start if container.lifecycle is not None else None
         failed = ""
         if hook is not None:
-            grace_s = float(self._owner.pod.spec.termination_grace_period_seconds)
-            success, message = await self._node.checker.hook(hook, container, container_id, self._owner.pod_ip, grace_s)
+            success, message = await self._post_start(hook, container, container_id)
             if not success:
                 tell("Warning", "FailedPostStartHook", f"PostStartHook failed: {message}")
                 failed = "FailedPostStartHook"
@@ -191,6 +194,25 @@ class Containers:
         if failed:
             grace_s = float(self._owner.pod.spec.termination_grace_period_seconds)
             self._owner.post(ContainerCondemned(name=container.name, message=failed, grace_s=grace_s))
+
+    async def _post_start(self, hook: LifecycleHandler, container: Container, container_id: str) -> Outcome:
+        """As long as it takes, unless the pod has to end."""
+        try:
+            async with asyncio.timeout(None) as limit:
+                self._hooks.add(limit)
+                try:
+                    return await self._node.checker.hook(hook, container, container_id, self._owner.pod_ip, None)
+                finally:
+                    self._hooks.discard(limit)
+        except TimeoutError:
+            return False, "the pod ended before the hook did"
+
+    def end_hooks(self, within_s: float) -> None:
+        """The pod has to end: postStart hooks that still run get this long, and no more."""
+        when = asyncio.get_running_loop().time() + max(within_s, 0.0)
+        for limit in self._hooks:
+            if limit.when() is None:
+                limit.reschedule(when)
 
     def _post_started(self, container: Container, container_id: str, at: float) -> None:
         image = self._images.get(container.name)
@@ -200,6 +222,7 @@ class Containers:
                 container_id=container_id,
                 image=image.name if image is not None else container.image,
                 image_id=image.identifier if image is not None else "",
+                stop_signal=self._stop_signal(container),
                 at=at,
             )
         )
@@ -222,7 +245,7 @@ class Containers:
             deadline = max(deadline, loop.time() + STOP_GRACE_MIN_S)
         if action.grace_s > 0:
             if not action.hurry:
-                await self._node.runtime.signal(container_id, self._stop_signal(container))
+                await self._node.runtime.signal(container_id, record.stop_signal or "TERM")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(deadline):
                     await ended.wait()
@@ -247,7 +270,7 @@ class Containers:
     def _stop_signal(self, container: Container) -> str:
         own = container.lifecycle.stop_signal if container.lifecycle is not None else ""
         image = self._images.get(container.name)
-        return own or (image.stop_signal if image is not None else "") or "TERM"
+        return own or (image.stop_signal if image is not None else "")
 
     def _post_exit(self, exit_: ContainerExit, name: str = "") -> None:
         record = next((one for one in self._owner.state.records if one.container_id == exit_.container_id), None)
@@ -303,5 +326,5 @@ def _end_of_log(path: Path) -> bytes:
     except OSError:
         return b""
     renderer = log_format.Renderer(with_time=False)
-    lines = [log_format.parse(one) for one in raw.split(b"\n")]
+    lines = [log_format.parse(one) for one in raw.split(b"\n")[-LOG_FALLBACK_LINES_MAX - 1 :]]
     return b"".join(renderer.render(one) for one in lines if one is not None)[-LOG_FALLBACK_BYTES_MAX:]

@@ -255,6 +255,8 @@ class PodWorker:
         self._state, self._wake_at = decision.state, decision.wake_at
         if self._state != before and not self._clearing:
             self._node.memory.save(self.uid, self._state)
+        if self._state.stop_deadline:
+            self._containers.end_hooks(self._state.stop_deadline - self.now())
         dead, self._containers.dead = self._containers.dead, []
         for container_id in dead:
             tasks.start(self._containers.remove(container_id))

@@ -309,6 +309,16 @@ class VolumeMount(Value):
     mount_propagation: str = ""
 
 
+class ContainerRestartRuleOnExitCodes(Value):
+    operator: str  # In or NotIn
+    values: tuple[int, ...] = ()
+
+
+class ContainerRestartRule(Value):
+    action: str  # Restart
+    exit_codes: ContainerRestartRuleOnExitCodes | None = None
+
+
 class Container(Value):
     name: str
     image: str = ""
@@ -319,7 +329,8 @@ class Container(Value):
     env_from: tuple[EnvFromSource, ...] = ()
     env: tuple[EnvVar, ...] = ()
     resources: ResourceRequirements = ResourceRequirements()
-    restart_policy: str = ""  # "Always" makes an init container a sidecar (KEP-753)
+    restart_policy: str = ""  # "Always" makes an init container a sidecar (KEP-753); empty: the pod's (KEP-5307)
+    restart_policy_rules: tuple[ContainerRestartRule, ...] = ()
     volume_mounts: tuple[VolumeMount, ...] = ()
     liveness_probe: Probe | None = None
     readiness_probe: Probe | None = None
@@ -616,6 +627,7 @@ class ContainerStatus(Value):
     image_id: str = ""
     container_id: str = ""
     started: bool | None = None
+    stop_signal: str = ""  # the one that will be sent, whoever named it (KEP-4960)
 
 
 class PodCondition(Value):

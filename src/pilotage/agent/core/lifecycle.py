@@ -93,8 +93,8 @@ def _end(course: _Course) -> None:
     """Stop main containers together, then sidecars in reverse order, then clear everything away."""
     pod = course.pod
     _set_stop_deadline(course)
-    mains = [container for container in containers_in_order(pod) if not is_sidecar(container)]
-    sidecars = [container for container in reversed(pod.spec.init_containers) if is_sidecar(container)]
+    mains = [container for container in containers_in_order(pod) if not is_sidecar(pod, container)]
+    sidecars = [container for container in reversed(pod.spec.init_containers) if is_sidecar(pod, container)]
     if any(course.state.record(container.name).may_have_process for container in mains):
         for container in mains:
             _stop(course, container)
@@ -164,11 +164,11 @@ def _live(course: _Course) -> None:
 def _startable(course: _Course) -> Iterator[Container]:
     """The containers whose turn has come. Lazily: each init container must have passed before the next is looked at."""
     for container in course.pod.spec.init_containers:
-        if course.state.initialized and not is_sidecar(container):
+        if course.state.initialized and not is_sidecar(course.pod, container):
             continue
         yield container
         record = course.state.record(container.name)
-        if is_sidecar(container):
+        if is_sidecar(course.pod, container):
             passed = course.state.initialized or (record.is_running and record.startup_passed)
         else:
             passed = record.phase is ContainerPhase.EXITED and record.termination is not None

@@ -6,12 +6,17 @@ time: when a container runs again is `lifecycle`'s.
 
 from pilotage.agent.core.container import ContainerPhase
 from pilotage.agent.core.state import ContainerRecord, PodState
-from pilotage.api.core_v1 import Container, Pod
+from pilotage.api.core_v1 import Container, ContainerRestartRule, Pod
 
 
-def is_sidecar(container: Container) -> bool:
+def is_sidecar(pod: Pod, container: Container) -> bool:
     """An init container that keeps running beside the main ones (KEP-753)."""
-    return container.restart_policy == "Always"
+    return container.restart_policy == "Always" and is_init(pod, container)
+
+
+def is_init(pod: Pod, container: Container) -> bool:
+    """An init container, sidecars among them."""
+    return any(one.name == container.name for one in pod.spec.init_containers)
 
 
 def containers_in_order(pod: Pod) -> tuple[Container, ...]:
@@ -28,11 +33,26 @@ def container_named(pod: Pod, name: str) -> Container:
 
 
 def should_restart(pod: Pod, container: Container, record: ContainerRecord) -> bool:
-    """Whether an exited container runs again."""
-    failed = record.termination is not None and record.termination.exit_code != 0
-    if container in pod.spec.init_containers:
-        return is_sidecar(container) or (failed and pod.spec.restart_policy != "Never")
-    return pod.spec.restart_policy == "Always" or (failed and pod.spec.restart_policy == "OnFailure")
+    """Whether an exited container runs again: its own rules, then its own policy, then the pod's (KEP-5307)."""
+    exit_code = record.termination.exit_code if record.termination is not None else 0
+    if is_sidecar(pod, container):
+        return True
+    init = is_init(pod, container)
+    if init and exit_code == 0:
+        return False
+    if any(_matches(rule, exit_code) for rule in container.restart_policy_rules):
+        return True
+    policy = container.restart_policy or pod.spec.restart_policy
+    if init:
+        return policy != "Never"
+    return policy == "Always" or (exit_code != 0 and policy == "OnFailure")
+
+
+def _matches(rule: ContainerRestartRule, exit_code: int) -> bool:
+    if rule.action != "Restart" or rule.exit_codes is None:
+        return False
+    found = exit_code in rule.exit_codes.values
+    return found if rule.exit_codes.operator == "In" else not found
 
 
 def is_over(pod: Pod, state: PodState) -> bool:
@@ -41,10 +61,10 @@ def is_over(pod: Pod, state: PodState) -> bool:
         record = state.record(container.name)
         if (
             record.phase is ContainerPhase.EXITED
-            and not is_sidecar(container)
+            and not is_sidecar(pod, container)
             and record.termination is not None
             and record.termination.exit_code != 0
-            and pod.spec.restart_policy == "Never"
+            and not should_restart(pod, container, record)
             and not state.initialized
         ):
             return True

@@ -35,7 +35,7 @@ def oom_score_adjust(pod: Pod, container: Container, memory_bytes: int) -> int:
         case "BestEffort":
             return 1000
     request = quantity.whole(container.resources.requests.get("memory", "0"))
-    if is_sidecar(container):
+    if is_sidecar(pod, container):
         # KEP-753: a sidecar is not killed before the main containers it serves.
         mains = [quantity.whole(one.resources.requests.get("memory", "0")) for one in pod.spec.containers]
         request = max(request, min(mains, default=0))

@@ -8,6 +8,7 @@ from typing import assert_never
 
 import msgspec
 
+from pilotage.agent.core import timestamps
 from pilotage.agent.core.container import ContainerEvent, ContainerPhase
 from pilotage.agent.core.pod_spec import container_named, containers_in_order
 from pilotage.agent.core.state import (
@@ -58,7 +59,9 @@ def begin(pod: Pod, now: float) -> PodState:
             )
         )
     over = pod.status.phase if pod.status.phase in ("Succeeded", "Failed") else ""
-    return PodState(records=tuple(records), started_at=now, finished=over)
+    # activeDeadlineSeconds counts from the start that was published, whichever agent did it.
+    started_at = timestamps.from_text(pod.status.start_time) if pod.status.start_time else now
+    return PodState(records=tuple(records), started_at=started_at, finished=over)
 
 
 def receive(pod: Pod, state: PodState, event: Event) -> PodState:
@@ -142,6 +145,7 @@ def _receive_container(
                 container_id=event.container_id,
                 image=event.image,
                 image_id=event.image_id,
+                stop_signal=event.stop_signal,
                 started_at=event.at,
                 termination=None,
                 last_termination=record.termination or record.last_termination,

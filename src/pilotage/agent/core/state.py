@@ -33,6 +33,7 @@ class ContainerRecord(Value):
     container_id: str = ""  # of the latest container, running or not
     image: str = ""
     image_id: str = ""
+    stop_signal: str = ""  # as the container or its image names it; empty: TERM
     started_at: float = 0.0
     startup_passed: bool = False  # its startup probe succeeded, or it has none
     ready: bool = False  # its readiness probe succeeded, or it has none
@@ -142,6 +143,7 @@ class ContainerStarted:
     image: str
     image_id: str
     at: float
+    stop_signal: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from pilotage.agent.core import qos, timestamps
 from pilotage.agent.core.container import ContainerPhase
 from pilotage.agent.core.crash_backoff import CrashBackoff
 from pilotage.agent.core.lifecycle import PULL_ERROR_SHOWN_S
-from pilotage.agent.core.pod_spec import is_sidecar
+from pilotage.agent.core.pod_spec import containers_in_order, is_init, is_sidecar
 from pilotage.agent.core.reception import IMAGE_REASONS
 from pilotage.agent.core.state import ContainerRecord, PodState, Termination
 from pilotage.api.codec import to_wire
@@ -30,6 +30,8 @@ from pilotage.api.core_v1 import (
 )
 
 RUNTIME_SCHEME = "pilotage"
+# Termination messages of all containers of a pod together, as the kubelet allows.
+MESSAGES_BYTES_MAX = 12 * 1024
 # Conditions of which the agent is the only author.
 OWNED_CONDITIONS = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady")
 
@@ -119,7 +121,7 @@ def container_status(pod: Pod, state: PodState, container: Container, now: float
     record = state.record(container.name)
     shown, before = _states(pod, state, container, record, now)
     done_init = record.termination is not None and record.termination.exit_code == 0
-    is_plain_init = container in pod.spec.init_containers and not is_sidecar(container)
+    is_plain_init = is_init(pod, container) and not is_sidecar(pod, container)
     return ContainerStatus(
         name=container.name,
         state=shown,
@@ -130,6 +132,7 @@ def container_status(pod: Pod, state: PodState, container: Container, now: float
         image_id=record.image_id,
         container_id=container_uri(record.container_id),
         started=record.is_running and record.startup_passed,
+        stop_signal=record.stop_signal if record.is_running else "",
     )
 
 
@@ -146,7 +149,9 @@ def _states(
     pod: Pod, state: PodState, container: Container, record: ContainerRecord, now: float
 ) -> tuple[ContainerState, ContainerState]:
     """`state` and `lastState`."""
-    ended, before = _terminated(record.termination), _terminated(record.last_termination)
+    message_bytes_max = MESSAGES_BYTES_MAX // len(containers_in_order(pod))
+    ended = _terminated(record.termination, message_bytes_max)
+    before = _terminated(record.last_termination, message_bytes_max)
     match record.phase:
         case ContainerPhase.RUNNING | ContainerPhase.STOPPING:
             return ContainerState(
@@ -178,14 +183,14 @@ def _waiting(reason: str, message: str) -> ContainerState:
     return ContainerState(waiting=ContainerStateWaiting(reason=reason, message=message))
 
 
-def _terminated(termination: Termination | None) -> ContainerState:
+def _terminated(termination: Termination | None, message_bytes_max: int) -> ContainerState:
     if termination is None:
         return ContainerState()
     return ContainerState(
         terminated=ContainerStateTerminated(
             exit_code=termination.exit_code,
             reason=termination.reason,
-            message=termination.message,
+            message=termination.message.encode()[:message_bytes_max].decode(errors="ignore"),
             started_at=timestamps.to_text(termination.started_at),
             finished_at=timestamps.to_text(termination.finished_at),
             container_id=container_uri(termination.container_id),
@@ -206,7 +211,7 @@ def _phase(pod: Pod, state: PodState, init: tuple[ContainerStatus, ...], main: t
     if state.finished:
         return state.finished
     if not state.initialized and any(
-        not is_sidecar(container) or status.state.running is None
+        not is_sidecar(pod, container) or status.state.running is None
         for container, status in zip(pod.spec.init_containers, init, strict=True)
     ):
         return "Pending"
@@ -270,7 +275,7 @@ def _initialized(pod: Pod, state: PodState, phase: str, init: tuple[ContainerSta
     incomplete = [
         status.name
         for container, status in zip(pod.spec.init_containers, init, strict=True)
-        if not (status.started if is_sidecar(container) else status.ready)
+        if not (status.started if is_sidecar(pod, container) else status.ready)
     ]
     return False, "ContainersNotInitialized", f"containers with incomplete status: [{' '.join(incomplete)}]"
 
@@ -283,7 +288,7 @@ def _containers_ready(
     if phase == "Failed":
         return False, "PodFailed", ""
     sidecars = [
-        status for container, status in zip(pod.spec.init_containers, init, strict=True) if is_sidecar(container)
+        status for container, status in zip(pod.spec.init_containers, init, strict=True) if is_sidecar(pod, container)
     ]
     unready = [status.name for status in (*sidecars, *main) if not status.ready]
     if unready:
