@@ -45,6 +45,7 @@ RULES: Mapping[tuple[str, str], tuple[Rule, ...]] = {
     ("", "PersistentVolumeClaim"): (config.claim,),
     ("", "ResourceQuota"): (config.resource_quota,),
     ("", "LimitRange"): (config.limit_range,),
+    ("certificates.k8s.io", "CertificateSigningRequest"): (config.signing_request,),
     ("coordination.k8s.io", "Lease"): (config.lease,),
     ("rbac.authorization.k8s.io", "Role"): (config.policy_rules,),
     ("rbac.authorization.k8s.io", "ClusterRole"): (config.policy_rules,),

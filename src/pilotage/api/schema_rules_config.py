@@ -169,6 +169,39 @@ def limit_range(document: _Object, problems: Problems) -> None:
                         problems.invalid(f"spec.limits[{index}].{low}[{name}]", amount, detail)
 
 
+_KEY_USAGES = ("any", "cert sign", "client auth", "code signing", "content commitment", "crl sign", "data encipherment",
+               "decipher only", "digital signature", "email protection", "encipher only", "ipsec end system",
+               "ipsec tunnel", "ipsec user", "key agreement", "key encipherment", "microsoft sgc", "netscape sgc",
+               "ocsp signing", "s/mime", "server auth", "signing", "timestamping")  # fmt: skip
+
+
+def signing_request(document: _Object, problems: Problems) -> None:
+    """A signer's name, known usages, and a life long enough to be of use."""
+    spec = document.get("spec", {})
+    signer = spec.get("signerName") or ""
+    domain, slash, name = signer.partition("/")
+    if not signer:
+        problems.required("spec.signerName")
+    elif not slash or not name or "/" in name:
+        problems.invalid("spec.signerName", signer, "must be a fully qualified domain and path of the form "
+                         "'example.com/signer-name'")  # fmt: skip
+    elif names.dns_subdomain(domain) is not None:
+        problems.check("spec.signerName", signer, names.dns_subdomain(domain))
+    usages = spec.get("usages") or ()
+    if not usages:
+        problems.required("spec.usages", "usages must be provided")
+    for index, usage in enumerate(usages):
+        if usage not in _KEY_USAGES:
+            problems.unsupported(f"spec.usages[{index}]", usage, _KEY_USAGES)
+        elif usage in usages[:index]:
+            problems.duplicate(f"spec.usages[{index}]", usage)
+    lifetime = spec.get("expirationSeconds")
+    if lifetime is not None and lifetime < 600:
+        problems.invalid(
+            "spec.expirationSeconds", lifetime, "may not specify a duration less than 600 seconds (10 minutes)"
+        )
+
+
 def lease(document: _Object, problems: Problems) -> None:
     """A holder has a name."""
     if document.get("spec", {}).get("holderIdentity") == "":

@@ -17,6 +17,8 @@ from pilotage.apiserver.agents import Agents
 from pilotage.apiserver.authentication import Authenticator, ServiceAccountTokens
 from pilotage.apiserver.authorization import Authorizer
 from pilotage.apiserver.cache import Cache
+from pilotage.apiserver.certificate_signer import CertificateSigner
+from pilotage.apiserver.certificates import Authority
 from pilotage.apiserver.custom import DEFINITIONS, Definitions, check_definition
 from pilotage.apiserver.documents import CachedDocuments
 from pilotage.apiserver.front import ANY_SCALE, Front, Handler
@@ -54,12 +56,14 @@ class Parts:
     proxy: Proxy
     quotas: QuotaLedger
     definitions: Definitions
+    signer: CertificateSigner
 
 
 def assemble(
     *,
     backend: Backend,
     cache: Cache,
+    authority: Authority,
     signing_key: ec.EllipticCurvePrivateKey,
     agent_tls: Callable[[], ssl.SSLContext],
     service_cidr: str,
@@ -89,12 +93,25 @@ def assemble(
         gate=Gate(authenticator, authorizer),
         resources=resources,
         registry=registry,
-        root=Root(resources, address, {"ping": lambda: None, "storage": lambda: backend.failure}),
+        root=Root(
+            resources,
+            address,
+            {"ping": lambda: None, "storage": lambda: backend.failure},
+            tokens.published(address),
+        ),
         subresources=_special(subresources, streams, proxy, reviews),
         virtual=_asked(subresources, reviews),
         clock=clock,
     )
-    return Parts(front=front, registry=registry, streams=streams, proxy=proxy, quotas=quotas, definitions=definitions)
+    return Parts(
+        front=front,
+        registry=registry,
+        streams=streams,
+        proxy=proxy,
+        quotas=quotas,
+        definitions=definitions,
+        signer=CertificateSigner(registry, authorizer, authority, clock),
+    )
 
 
 def _special(

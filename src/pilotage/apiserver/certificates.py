@@ -26,8 +26,10 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from pilotage.apiserver.core.signing import EXTENDED_USAGES, KEY_USAGES, alternative_names
 from pilotage.kit.clock import SYSTEM_CLOCK, Clock
 from pilotage.kit.errors import PilotageError
 
@@ -120,6 +122,33 @@ class Authority:
             write_private(certificate_file, issued.certificate_pem)
             return issued
 
+    def sign(
+        self, request: x509.CertificateSigningRequest, usages: Sequence[str], lifetime: timedelta
+    ) -> bytes:  # fmt: skip
+        """A certificate, PEM, for a request whose signer has accepted it; its subject and names are the request's."""
+        issuer, now = self._certificate.subject, self._clock.wall()
+        # Not longer than the authority itself.
+        lifetime = min(lifetime, self._certificate.not_valid_after_utc - now)
+        named = {KEY_USAGES[usage] for usage in usages if usage in KEY_USAGES}
+        extended = dict.fromkeys(EXTENDED_USAGES[usage] for usage in usages if usage in EXTENDED_USAGES)
+        builder = (
+            _builder(request.subject, issuer, request.public_key(), now, lifetime)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
+            )
+        )  # fmt: skip
+        if named:
+            flags = {flag: flag in named and flag not in ("key_cert_sign", "crl_sign") for flag in KEY_USAGES.values()}
+            flags |= {flag: flags[flag] and flags["key_agreement"] for flag in ("encipher_only", "decipher_only")}
+            builder = builder.add_extension(x509.KeyUsage(**flags), critical=True)
+        if extended:
+            builder = builder.add_extension(x509.ExtendedKeyUsage(list(extended)), critical=False)
+        names = alternative_names(request)
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
     def _still_good(self, kept: KeyPair, dns_names: Sequence[str], ip_addresses: Sequence[str]) -> bool:
         try:
             certificate = x509.load_pem_x509_certificate(kept.certificate_pem)
@@ -164,7 +193,7 @@ class Authority:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: datetime, lifetime: timedelta
+    subject: x509.Name, issuer: x509.Name, key: CertificatePublicKeyTypes, now: datetime, lifetime: timedelta
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()

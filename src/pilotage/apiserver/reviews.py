@@ -19,6 +19,7 @@ from pilotage.apiserver.core.options import write_options
 from pilotage.apiserver.core.record import Document
 from pilotage.apiserver.registry import Registry
 
+
 class Reviews:
     """Handlers of one server's questions."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import platform
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import msgspec
 from aiohttp import web
@@ -34,10 +35,17 @@ Check = Callable[[], str | None]  # the reason for being unwell, None when all i
 class Root:
     """Answers everything outside `/api/<version>/…` and `/apis/<group>/<version>/…`."""
 
-    def __init__(self, resources: Resources, advertise: str, checks: Mapping[str, Check]) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        advertise: str,
+        checks: Mapping[str, Check],
+        published: Mapping[str, tuple[str, bytes]] = MappingProxyType({}),
+    ) -> None:
         self._resources = resources
         self._advertise = advertise
         self._checks = checks
+        self._published = published  # path → media type and content of what never changes
         self._cached: dict[str, bytes] = {}
         self._cached_version = -1
         # Path → the resources a document was made of, and its bytes: a new definition leaves the others' alone.
@@ -53,6 +61,10 @@ class Root:
             self._cached_version = self._resources.version
             paths = {_openapi_path(resource.group, resource.version) for resource in self._resources.all()}
             self._openapi = {path: kept for path, kept in self._openapi.items() if path in paths}
+        if asked.path in self._published:
+            media_type, content = self._published[asked.path]
+            headers = {"Content-Type": media_type, "Cache-Control": "public, max-age=3600"}
+            return web.Response(body=content, headers=headers)
         parts = [part for part in asked.path.split("/") if part]
         match parts:
             case []:
@@ -78,7 +90,17 @@ class Root:
         for group, versions in self._resources.group_versions().items():
             if group:
                 paths += [f"/apis/{group}", *(f"/apis/{group}/{version}" for version in versions)]
-        return [*sorted(paths), "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
+        return [
+            *self._published,
+            *sorted(paths),
+            "/healthz",
+            "/livez",
+            "/metrics",
+            "/openapi/v2",
+            "/openapi/v3",
+            "/readyz",
+            "/version",
+        ]
 
     def _health(self, endpoint: str, name: str, *, verbose: bool) -> web.Response:
         checks = self._checks if not name else {name: self._checks[name]} if name in self._checks else None

@@ -87,6 +87,7 @@ async def _serve(
     parts = assemble(
         backend=backend,
         cache=cache,
+        authority=authority,
         signing_key=load_or_create_signing_key(pki / "sa.key"),
         agent_tls=lambda: agent_context(authority, pki),
         service_cidr=config.service_cidr,
@@ -99,6 +100,7 @@ async def _serve(
         tasks.start(tick_bookmarks(cache, BOOKMARK_INTERVAL_S, QUIET_BOOKMARK_INTERVAL_S), name="bookmarks")
         await bootstrap(parts.registry, config.clock, _place(config, sockets[0]))
         tasks.start(parts.definitions.run(), name="definitions")
+        tasks.start(parts.signer.run(), name="certificates")
         tasks.start(expire_events(parts.registry, config.clock), name="events")
         tasks.start(publish_quotas(parts.registry, parts.quotas, config.clock), name="quotas")
         server = web.Server(parts.front.handle, handler_cancellation=True, access_log=None)

@@ -5,6 +5,7 @@ import base64
 from pathlib import Path
 
 import aiohttp
+import jwt
 import pytest
 
 from pilotage.api.status import ApiError
@@ -134,3 +135,18 @@ async def test_the_typed_client_sees_the_same_errors(http: Http, tmp_path: Path)
         with pytest.raises(ApiError) as caught:
             await client.get(ConfigMap, "a", namespace="default")
     assert (caught.value.code, caught.value.reason) == (403, "Forbidden")
+
+
+async def test_others_can_verify_tokens_by_what_the_server_publishes(http: Http) -> None:
+    configuration = (await http("GET", "/.well-known/openid-configuration")).body
+    assert configuration["jwks_uri"].endswith("/openid/v1/jwks")
+    answer = await http("GET", "/openid/v1/jwks")
+    assert answer.headers["Content-Type"].startswith("application/jwk-set+json")
+    path = "/api/v1/namespaces/default/serviceaccounts/default/token"
+    token = (await http("POST", path, {"spec": {"audiences": ["me"]}})).body["status"]["token"]
+    keys = jwt.PyJWKSet.from_json(answer.raw.decode())
+    key = keys[jwt.get_unverified_header(token)["kid"]]
+    claims = jwt.decode(token, key, algorithms=["ES256"], audience="me", issuer=configuration["issuer"])
+    assert claims["sub"] == "system:serviceaccount:default:default"
+    anonymous = {"Impersonate_User": "system:anonymous", "Impersonate_Group": "system:unauthenticated"}
+    assert (await http("GET", "/openid/v1/jwks", **anonymous)).status == 403

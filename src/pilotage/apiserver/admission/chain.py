@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pilotage.api.catalogue import Resource
+from pilotage.apiserver.admission.certificate_requests import certificate_requests
 from pilotage.apiserver.admission.default_classes import default_classes
 from pilotage.apiserver.admission.default_tolerations import default_tolerations
 from pilotage.apiserver.admission.limit_ranger import limit_ranger
@@ -59,6 +60,7 @@ class Admission:
         """Complete the operation's document in place, or raise ApiError."""
         for plugin in PLUGINS:
             plugin(operation, self._documents)
+        certificate_requests(operation, self._authorizer)
         self._prevent_escalation(operation)
 
     def authorize_create(self, user: UserInfo, resource: Resource, namespace: str, name: str) -> None:

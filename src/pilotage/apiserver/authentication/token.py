@@ -10,6 +10,9 @@ Specification: KEP-1205, KEP-4193; RFC 7519; TokenRequest in the Kubernetes 1.36
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +21,7 @@ from types import MappingProxyType
 from typing import Any
 
 import jwt
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pilotage.api import timestamp
@@ -32,6 +36,8 @@ from pilotage.apiserver.authentication.user import (
 from pilotage.apiserver.documents import Document, Documents
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
+CONFIGURATION_PATH = "/.well-known/openid-configuration"
+JWKS_PATH = "/openid/v1/jwks"
 LIFETIME_DEFAULT_S = 3600
 LIFETIME_MIN_S = 600
 LIFETIME_MAX_S = 2**32
@@ -77,6 +83,7 @@ class ServiceAccountTokens:
         audiences: Sequence[str] = (),  # Empty: the issuer
     ) -> None:
         self._key, self._public = key, key.public_key()
+        self.key_id = _key_id(self._public)
         self._documents = documents
         self.issuer = issuer
         self.audiences = tuple(audiences) or (issuer,)
@@ -110,7 +117,7 @@ class ServiceAccountTokens:
             "nbf": int(now.timestamp()),
             "sub": service_account_name(account["metadata"]["namespace"], account["metadata"]["name"]),
         }
-        token = jwt.encode(claims, self._key, algorithm="ES256")
+        token = jwt.encode(claims, self._key, algorithm="ES256", headers={"kid": self.key_id})
         return {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
@@ -153,6 +160,24 @@ class ServiceAccountTokens:
             if node is not None:
                 claims["node"] = {"name": node["metadata"]["name"], "uid": node["metadata"]["uid"]}
         return claims
+
+    def published(self, address: str) -> dict[str, tuple[str, bytes]]:
+        """Path → media type and document: how others verify these tokens without asking us.
+
+        OpenID Connect Discovery 1.0 §4.2, RFC 7517; https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
+        """
+        configuration = {
+            "issuer": self.issuer,
+            "jwks_uri": f"https://{address}{JWKS_PATH}",
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["ES256"],
+        }
+        keys = {"keys": [{"use": "sig", "kty": "EC", "kid": self.key_id, "alg": "ES256", **_coordinates(self._public)}]}
+        return {
+            CONFIGURATION_PATH: ("application/json", json.dumps(configuration).encode()),
+            JWKS_PATH: ("application/jwk-set+json", json.dumps(keys).encode()),
+        }
 
     # Verifying
 
@@ -206,6 +231,26 @@ class ServiceAccountTokens:
             return _read(claims)
         except (jwt.PyJWTError, KeyError, TypeError, ValueError, AttributeError):
             return None
+
+
+def _key_id(key: ec.EllipticCurvePublicKey) -> str:
+    """As kube-apiserver: the hash of the key in DER."""
+    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return _base64url(hashlib.sha256(der).digest())
+
+
+def _coordinates(key: ec.EllipticCurvePublicKey) -> dict[str, str]:
+    numbers = key.public_numbers()
+    size = (key.key_size + 7) // 8
+    return {
+        "crv": "P-256",
+        "x": _base64url(numbers.x.to_bytes(size, "big")),
+        "y": _base64url(numbers.y.to_bytes(size, "big")),
+    }
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
 def _read(claims: Mapping[str, Any]) -> _Verified | None:

@@ -34,6 +34,10 @@ def _rule(verbs: Sequence[str], group: str, *resources: str, names: Sequence[str
     return rule
 
 
+def _signing(verb: str, *signers: str) -> Document:
+    return _rule((verb,), "certificates.k8s.io", "signers", names=[f"kubernetes.io/{signer}" for signer in signers])
+
+
 def _urls(*paths: str) -> Document:
     return {"verbs": ["get"], "nonResourceURLs": list(paths)}
 
@@ -112,6 +116,7 @@ _ROLES: dict[str, tuple[Document, ...]] = {
         _rule(("patch", "update"), "", "pods/status"),
         _rule(("create",), "", "pods/eviction"),
         _rule(_READ, "", "services"),
+        _rule(("create", *_READ), "certificates.k8s.io", "certificatesigningrequests"),
         _rule(("create",), "authentication.k8s.io", "tokenreviews"),
         _rule(("create",), "authorization.k8s.io", "localsubjectaccessreviews", "subjectaccessreviews"),
         _rule(_READ, "node.k8s.io", "runtimeclasses"),
@@ -119,6 +124,21 @@ _ROLES: dict[str, tuple[Document, ...]] = {
         _rule(_READ, "storage.k8s.io", "csidrivers"),
         _rule((*_CHANGE, "get"), "storage.k8s.io", "csinodes"),
         *_EVENTS,
+    ),
+    "system:certificates.k8s.io:certificatesigningrequests:nodeclient": (
+        _rule(("create",), "certificates.k8s.io", "certificatesigningrequests/nodeclient"),
+    ),
+    "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient": (
+        _rule(("create",), "certificates.k8s.io", "certificatesigningrequests/selfnodeclient"),
+    ),
+    "system:certificates.k8s.io:kube-apiserver-client-approver": (_signing("approve", "kube-apiserver-client"),),
+    "system:certificates.k8s.io:kube-apiserver-client-kubelet-approver": (
+        _signing("approve", "kube-apiserver-client-kubelet"),
+    ),
+    "system:certificates.k8s.io:kubelet-serving-approver": (_signing("approve", "kubelet-serving"),),
+    "system:certificates.k8s.io:legacy-unknown-approver": (_signing("approve", "legacy-unknown"),),
+    "system:node-bootstrapper": (
+        _rule(("create", *_READ), "certificates.k8s.io", "certificatesigningrequests"),
     ),
     "system:node-proxier": (*_ENDPOINTS, _rule(_READ, "networking.k8s.io", "servicecidrs"), *_EVENTS),
     "system:kube-scheduler": (

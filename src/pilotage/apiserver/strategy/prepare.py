@@ -123,6 +123,11 @@ def _update_namespace(old: _Object, new: _Object) -> None:
     new["spec"] = old.get("spec", {})  # Finalizers change through their own subresource.
 
 
+def _keep_spec(old: _Object, new: _Object) -> None:
+    """What was asked for stays; only decisions and certificates come later, through subresources."""
+    new["spec"] = old.get("spec", {})
+
+
 def _fold_string_data(secret: _Object) -> None:
     """stringData is write-only: it overrides data and is never stored."""
     given = secret.pop("stringData", None)
@@ -157,4 +162,5 @@ _UPDATE: Mapping[tuple[str, str], Callable[[_Object, _Object], None]] = {
     ("", "Pod"): pod.update,
     ("", "Secret"): lambda old, new: _fold_string_data(new),
     ("", "Service"): service.update,
+    ("certificates.k8s.io", "CertificateSigningRequest"): _keep_spec,
 }
