@@ -5,7 +5,8 @@ every typed module of `api`; called by `client` and by tests. Leaves out default
 """
 
 from collections.abc import Iterable
-from typing import Any, TypeVar, cast, dataclass_transform
+from functools import partial
+from typing import Any, ClassVar, TypeVar, cast, dataclass_transform, get_origin
 
 import msgspec
 import yaml
@@ -37,11 +38,24 @@ def wire_name(name: str) -> str:
     return first + "".join(_CAPITALS.get(word, word.capitalize()) for word in rest)
 
 
+def _same(value: T) -> T:
+    return value
+
+
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class _ValueMeta(msgspec.StructMeta):
-    """Makes every subclass of `Value` frozen and keyword-only without each having to say so."""
+    """Makes every subclass of `Value` frozen and keyword-only without each having to say so.
+
+    Only empty values are left out when they equal their default. One such as `protocol: TCP` is always written: the API
+    requires some of them, and an applied configuration must state what it means to own.
+    """
 
     def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> "_ValueMeta":
+        for field, annotation in namespace.get("__annotations__", {}).items():
+            value = namespace.get(field)
+            # A default that a function makes is never left out.
+            if value and isinstance(value, str | int | float) and get_origin(annotation) is not ClassVar:
+                namespace[field] = msgspec.field(default_factory=partial(_same, value))
         defaults: dict[str, Any] = {"frozen": True, "kw_only": True, "omit_defaults": True, "rename": wire_name}
         return super().__new__(mcls, name, bases, namespace, **(defaults | options))
 

@@ -761,9 +761,9 @@ class ServiceSpec(Value):
     load_balancer_ip: str = ""
     load_balancer_class: str = ""
     load_balancer_source_ranges: tuple[str, ...] = ()
-    allocate_load_balancer_node_ports: bool = True
+    allocate_load_balancer_node_ports: bool | None = None  # None: yes; only for type LoadBalancer
     internal_traffic_policy: str = "Cluster"
-    external_traffic_policy: str = "Cluster"
+    external_traffic_policy: str = ""  # Cluster or Local; empty for Services that are not reached from outside
     health_check_node_port: int = 0
     publish_not_ready_addresses: bool = False
     ip_families: tuple[str, ...] = ()

@@ -9,11 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any
 
-import msgspec
-
-from pilotage.api.codec import encode
 from pilotage.api.discovery_v1 import (
     MANAGED_BY_LABEL,
     SERVICE_NAME_LABEL,
@@ -54,15 +50,6 @@ def own_slices(service: str, node: str, addresses: Iterable[Address]) -> tuple[E
     return tuple(slices)
 
 
-def _document(part: EndpointSlice) -> dict[str, Any]:
-    """For applying: values that equal the type's defaults are left out of its JSON, but the API requires these."""
-    document: dict[str, Any] = msgspec.json.decode(encode(part))
-    document["addressType"] = part.address_type
-    for port, value in zip(document["ports"], part.ports, strict=True):
-        port["protocol"] = value.protocol
-    return document
-
-
 class SlicePublisher:
     """Keeps the slices as they should be."""
 
@@ -87,7 +74,7 @@ class SlicePublisher:
             self._due.clear()
             try:
                 for part in self._wanted.values():
-                    await self._client.apply(_document(part), field_manager=MANAGER)
+                    await self._client.apply(part, field_manager=MANAGER)
                 failures = 0
             except (ApiError, ConnectionFailed) as error:
                 failures += 1
