@@ -6,8 +6,10 @@ made here are the server's own, so they skip the pipeline of client writes excep
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from pilotage.api.catalogue import Resource, lookup
@@ -21,13 +23,15 @@ from pilotage.apiserver import body, responses
 from pilotage.apiserver.call import Call
 from pilotage.apiserver.core import pods
 from pilotage.apiserver.core.bodies import BINDING, EVICTION, SCALE, conformed
-from pilotage.apiserver.core.negotiation import DOCUMENT_TYPES, BodyType
+from pilotage.apiserver.core.forms import View
+from pilotage.apiserver.core.negotiation import DOCUMENT_TYPES, BodyType, Form, representation
 from pilotage.apiserver.core.options import delete_options, write_options
 from pilotage.apiserver.core.record import Document, Record
 from pilotage.apiserver.core.scale import scale_of, scale_paths, scaled
 from pilotage.apiserver.registry import Registry, names_version
 from pilotage.kit import InvariantError
 
+_encode = msgspec.json.Encoder().encode
 SUCCESS: Document = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
 
 
@@ -53,7 +57,8 @@ class Subresources:
         """GET, PUT and PATCH of `scale`."""
         paths = scale_paths(call.resource)
         if request.method in ("GET", "HEAD"):
-            return responses.document(scale_of(self._registry.get(call).document, paths))
+            record = self._registry.get(call)
+            return _scale_answer(request, record, scale_of(record.document, paths), call.now)
         call.options = write_options(request.query)
         kind = body.type_of(request)
         given = body.decode(await body.read(request), kind)
@@ -112,6 +117,15 @@ class Subresources:
         await self._registry.amend(
             target, lambda budget: pods.take_disruption([budget], pod.document, call.now) or budget
         )
+
+
+def _scale_answer(request: web.BaseRequest, record: Record, scale: Document, now: datetime) -> web.Response:
+    """The Scale itself, or as a table, which is what kubectl prints."""
+    found = representation(request.headers.get("Accept", ""))
+    if found is None or found.form is not Form.TABLE:
+        return responses.document(scale)
+    view = View(resource=SCALE, representation=found, include_object=request.query.get("includeObject") or "Metadata")
+    return responses.json(view.object(Record(record.key, _encode(scale), record.revision, scale), now))
 
 
 def _selects(selector: Any, pod: Record) -> bool:
