@@ -54,7 +54,8 @@ async def run_session(wire: Wire, open_session: OpenSession, *, exit_code: bool 
     try:
         session = await open_session()
     except (RuntimeFailure, OSError) as error:
-        await wire.finish(channel.failure(str(error)))
+        what = "error executing command in container" if exit_code else "error attaching to container"
+        await wire.finish(channel.failure(f"{what}: {error}"))
         return
     try:
         async with asyncio.timeout(IDLE_TIMEOUT_S) as idle:
@@ -75,7 +76,11 @@ async def _send_output(wire: Wire, session: ExecSession, active: Callable[[], No
     async for stream, data in session.output():
         await wire.send(stream, data)
         active()
-    ended_with = await session.wait()
+    try:
+        ended_with = await session.wait()
+    except RuntimeFailure as error:
+        await wire.finish(channel.failure(f"error executing command in container: {error}"))
+        return
     await wire.finish(channel.final_status(ended_with if exit_code else 0))
 
 

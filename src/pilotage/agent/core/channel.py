@@ -91,7 +91,7 @@ def failure(message: str) -> bytes:
     status = {
         "metadata": {},
         "status": "Failure",
-        "message": message,
+        "message": f"Internal error occurred: {message}",
         "reason": "InternalError",
         "details": {"causes": [{"message": message}]},
         "code": 500,

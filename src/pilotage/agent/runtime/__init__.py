@@ -66,7 +66,7 @@ class ExecSession(Protocol):
         ...
 
     async def wait(self) -> int:
-        """Its exit code."""
+        """Its exit code. Raises `RuntimeFailure` if it never ran."""
         ...
 
     async def aclose(self) -> None:

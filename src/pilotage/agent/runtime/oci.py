@@ -28,7 +28,7 @@ from pilotage.agent import processes
 from pilotage.agent.inotify import DirectoryWatch
 from pilotage.agent.runtime import ContainerExit, ContainerSpec, ExecSession, FoundContainer, RuntimeFailure
 from pilotage.agent.runtime.cgroup import ControlGroups
-from pilotage.agent.runtime.session import AttachSession, ProcessSession, settle
+from pilotage.agent.runtime.session import AttachSession, ProcessSession, log_of, settle
 from pilotage.kit.clock import SYSTEM_CLOCK, Clock
 from pilotage.network.namespaces import CLONE_NEWIPC, CLONE_NEWUTS, MS_BIND, mount, unmount, unshare
 
@@ -266,7 +266,8 @@ class OCIRuntime:
             process["env"] = [*process["env"], "TERM=xterm"]
         return await ProcessSession.open(
             lambda spec: [
-                self._binary, "--root", str(self._root), "exec", "--process", spec, container_id,
+                self._binary, "--root", str(self._root), "--log", log_of(spec), "--log-format", "json",
+                "exec", "--process", spec, container_id,
             ],
             msgspec.json.encode(process),
             self._containers / container_id,

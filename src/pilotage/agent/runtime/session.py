@@ -21,11 +21,20 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
+import msgspec
+
 from pilotage.agent.runtime import RuntimeFailure
 
 CHUNK_BYTES = 32768  # conmon's own packet size; also what one WebSocket message carries
 CHUNKS_MAX = 32  # of output waiting for a slow reader: 2 MB at most
+RUNTIME_FAILED = 255  # runc's and crun's exit code for what they could not do
+LOG_BYTES_MAX = 64 * 1024  # of what a runtime says about one command
 _STREAM_OF_PACKET = {1: 1, 2: 1, 3: 2}  # 1: terminal output, 2: stdout, 3: stderr
+
+
+class _LogEntry(msgspec.Struct, frozen=True):
+    level: str = ""
+    msg: str = ""
 
 
 class _Pipes(asyncio.SubprocessProtocol):
@@ -175,7 +184,13 @@ class ProcessSession:
             yield found
 
     async def wait(self) -> int:
-        return await asyncio.shield(self._pipes.exit_code)
+        exit_code = await asyncio.shield(self._pipes.exit_code)
+        if exit_code == RUNTIME_FAILED:
+            # The command's own code, or the runtime's for a command that never ran: only its log knows.
+            failure = _logged_failure(Path(log_of(str(self._spec))))
+            if failure:
+                raise RuntimeFailure(failure)
+        return exit_code
 
     async def aclose(self) -> None:
         if self._transport.get_returncode() is None:
@@ -186,7 +201,28 @@ class ProcessSession:
         if self._master >= 0:
             os.close(self._master)
             self._master = -1
-        self._spec.unlink(missing_ok=True)
+        for path in (self._spec, self._spec.with_name(log_of(self._spec.name))):
+            path.unlink(missing_ok=True)
+
+
+def log_of(process_document: str) -> str:
+    """Where the runtime writes its own errors, beside the document of the process it starts."""
+    return f"{process_document}.log"
+
+
+def _logged_failure(log: Path) -> str:
+    """What stopped the runtime, from its log in JSON lines; empty if nothing did."""
+    try:
+        with open(log, "rb") as file:
+            lines = file.read(LOG_BYTES_MAX).splitlines()
+    except OSError:
+        return ""
+    for line in reversed(lines):
+        with contextlib.suppress(msgspec.DecodeError):
+            entry = msgspec.json.decode(line, type=_LogEntry)
+            if entry.level in ("error", "fatal"):
+                return entry.msg
+    return ""
 
 
 class AttachSession:
