@@ -1,7 +1,7 @@
 """Events do not live for ever: an hour after their last change they are deleted.
 
-Stands apart because it is the only clock-driven deletion. Differs from kube-apiserver, which leases keys in etcd: our
-stores have no leases, and one look a minute over a bounded number of events is cheap.
+Stands apart because it is the only clock-driven deletion. Not run where the store has leases, as etcd does: there
+keys go by themselves. The others have none, and one look a minute over a bounded number of events is cheap.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from pilotage.api.timestamp import parse
 from pilotage.apiserver.core.record import Document
+from pilotage.apiserver.core.stored_form import EVENT_LIFETIME_S
 from pilotage.apiserver.registry import Registry
 from pilotage.apiserver.subresources import builtin
 from pilotage.kit.clock import Clock
@@ -19,8 +20,7 @@ from pilotage.telemetry import get_logger
 
 log = get_logger()
 
-# kube-apiserver's --event-ttl.
-EVENT_LIFETIME = timedelta(hours=1)
+EVENT_LIFETIME = timedelta(seconds=EVENT_LIFETIME_S)
 # Whatever their age, not more than this: events are diagnostics and must not fill the store.
 EVENTS_MAX = 20_000
 INTERVAL_S = 60.0

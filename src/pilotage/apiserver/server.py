@@ -44,7 +44,7 @@ class Config:
     """What the server is told from outside."""
 
     data_dir: Path  # pki/, admin.kubeconfig
-    storage: str = "memory:"  # or sqlite:PATH
+    storage: str = "memory:"  # or sqlite:PATH, or etcd:URL
     listen: tuple[str, int] | None = None  # None: only the sockets handed to `run`
     advertise: tuple[str, int] | None = None  # where nodes and pods reach the server; None: the first socket
     service_cidr: str = "10.96.0.0/16"  # the first address belongs to the `kubernetes` Service
@@ -101,7 +101,8 @@ async def _serve(
         await bootstrap(parts.registry, config.clock, _place(config, sockets[0]))
         tasks.start(parts.definitions.run(), name="definitions")
         tasks.start(parts.signer.run(), name="certificates")
-        tasks.start(expire_events(parts.registry, config.clock), name="events")
+        if not backend.leases:
+            tasks.start(expire_events(parts.registry, config.clock), name="events")
         tasks.start(publish_quotas(parts.registry, parts.quotas, config.clock), name="quotas")
         server = web.Server(parts.front.handle, handler_cancellation=True, access_log=None)
         runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=SHUTDOWN_S)

@@ -7,10 +7,11 @@ cache, so whoever was answered reads its own write. Called by the registry and b
 from __future__ import annotations
 
 from pilotage.api.catalogue import Resource
+from pilotage.api.status import ApiError
 from pilotage.apiserver.cache import Cache, ResourceCache, full_key
 from pilotage.apiserver.core.record import Document, Record, encode
-from pilotage.apiserver.core.stored_form import home_of
-from pilotage.storage import Backend, ConflictError
+from pilotage.apiserver.core.stored_form import home_of, lifetime_s
+from pilotage.storage import Backend, ConflictError, TooLargeError
 
 # A write that is accepted but not yet durable blocks its key's next writer at most this long.
 IN_FLIGHT_WAIT_S = 10.0
@@ -40,7 +41,10 @@ class ObjectStore:
         value = encode(document)
         self.cache.hint(stored, value, document)
         try:
-            revision = await self._backend.update(stored, value, expected)
+            revision = await self._backend.update(stored, value, expected, ttl_s=lifetime_s(resource))
+        except TooLargeError as error:
+            self.cache.drop_hint(stored)
+            raise ApiError("RequestEntityTooLarge", f"the store refuses the object: {error}") from error
         except ConflictError as conflict:
             self.cache.drop_hint(stored)
             await self._settle(conflict)

@@ -5,7 +5,8 @@ Inputs → outputs: operations with expected revisions → a new revision, and a
 Invariants: one transaction is one revision; revisions only grow and are never reused, also after kill -9; a write is
 acknowledged only once durable and is on every watch before its caller wakes; what is in memory is bounded except the
 index of keys.
-Reading order: `backend` (the contract), `ledger` (who may write), `history` (who is told), `memory`, `sqlite`.
+Reading order: `backend` (the contract), `ledger` (who may write), `history` (who is told), `memory`, `sqlite`,
+`etcd`.
 Specifications: the data model of etcd v3 (https://etcd.io/docs/v3.5/learning/data_model/), SQLite's WAL
 (https://sqlite.org/wal.html).
 """
@@ -17,8 +18,10 @@ from pilotage.storage.errors import (
     CorruptError,
     OverrunError,
     StorageError,
+    TooLargeError,
     UnavailableError,
 )
+from pilotage.storage.etcd import EtcdBackend
 from pilotage.storage.location import open_backend
 from pilotage.storage.memory import MemoryBackend
 from pilotage.storage.sqlite import SqliteBackend
@@ -29,6 +32,7 @@ __all__ = [
     "CompactedError",
     "ConflictError",
     "CorruptError",
+    "EtcdBackend",
     "Event",
     "EventType",
     "KeyValue",
@@ -38,6 +42,7 @@ __all__ = [
     "OverrunError",
     "SqliteBackend",
     "StorageError",
+    "TooLargeError",
     "UnavailableError",
     "Watch",
     "open_backend",

@@ -1,7 +1,7 @@
 """The store's contract: keys to bytes under one store-wide integer revision.
 
-Apart from its implementations so that the API server depends on a shape, not on SQLite: `memory`, `sqlite`, and later
-`etcd`, all pass one test suite. The vocabulary is etcd's on purpose (create revision, mod revision, version,
+Apart from its implementations so that the API server depends on a shape, not on SQLite: `memory`, `sqlite` and `etcd`
+all pass one test suite. The vocabulary is etcd's on purpose (create revision, mod revision, version,
 transaction, compaction), because that is the store Kubernetes semantics were written for.
 Called by the API server alone. It knows no kind, no JSON and no namespace.
 """
@@ -51,6 +51,7 @@ class Operation:
     key: str
     value: bytes | None  # None: delete the key
     expected: int | None  # required mod revision; 0: must be absent; None: whatever it is
+    ttl_s: float | None = None  # a backend with leases deletes the key after this long; None: it stays
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +100,10 @@ class Backend(Protocol):
     def failure(self) -> str | None:
         """Why writes fail at the moment; None when all is well."""
 
+    @property
+    def leases(self) -> bool:
+        """Whether keys with a time to live go by themselves; otherwise their owner must delete them."""
+
     async def get(self, key: str) -> KeyValue | None:
         """Return the key's committed state."""
 
@@ -108,8 +113,11 @@ class Backend(Protocol):
     async def create(self, key: str, value: bytes) -> int:
         """Write a key that must not exist; return its revision. Raises ConflictError."""
 
-    async def update(self, key: str, value: bytes, expected: int) -> int:
-        """Write a key that must be at `expected`; return its new revision. Raises ConflictError."""
+    async def update(self, key: str, value: bytes, expected: int, *, ttl_s: float | None = None) -> int:
+        """Write a key that must be at `expected`; return its new revision. Raises ConflictError.
+
+        `ttl_s` counts from this write on, and only where there are `leases`.
+        """
 
     async def delete(self, key: str, expected: int | None = None) -> int:
         """Remove a key; return the deletion's revision. Raises ConflictError, also when it is absent."""

@@ -5,10 +5,11 @@
     ├── CompactedError              a watch asks for revisions that are no longer kept
     ├── OverrunError                a watcher fell further behind than its queue allows
     ├── UnavailableError            the write may or may not be durable, or the store is closed
+    ├── TooLargeError               the store takes no values of this size
     └── CorruptError                the store's file failed its integrity check; nothing was opened
 
-The API server translates the first three into 409, 410 and a closed watch; the fourth is a 500 and the fifth
-ends the process at start.
+The API server translates the first three into 409, 410 and a closed watch; the fourth is a 500, the fifth a 413, and
+the last ends the process at start.
 """
 
 from __future__ import annotations
@@ -45,6 +46,10 @@ class OverrunError(StorageError):
 
 class UnavailableError(StorageError):
     """The store is closed, or a commit failed and its writes are in doubt."""
+
+
+class TooLargeError(StorageError):
+    """The value is larger than the store accepts; nothing was written."""
 
 
 class CorruptError(StorageError):

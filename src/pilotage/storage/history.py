@@ -39,10 +39,9 @@ class LocalWatch:
         prefix = self._prefix
         self._pending.extend(event for event in events if event.key.startswith(prefix))
         self._revision = revision
-        if len(self._pending) > WATCH_EVENTS_MAX:
-            self._overrun = True
-            self._pending.clear()
         self._wakeup.set()
+        if len(self._pending) > WATCH_EVENTS_MAX:
+            self.cut_off()
 
     def __aiter__(self) -> AsyncIterator[Batch]:
         return self._iterate()
@@ -52,13 +51,19 @@ class LocalWatch:
             await self._wakeup.wait()
             self._wakeup.clear()
             if self._overrun:
-                raise OverrunError(f"watch of {self._prefix!r} fell more than {WATCH_EVENTS_MAX} events behind")
+                raise OverrunError(f"watch of {self._prefix!r} was cut off: it or its source fell too far behind")
             events = tuple(self._pending)
             self._pending.clear()
             if events or not self._closed:
                 yield Batch(revision=self._revision, events=events)
             if self._closed:
                 return
+
+    def cut_off(self) -> None:
+        """Let iteration raise."""
+        self._overrun = True
+        self._pending.clear()
+        self._wakeup.set()
 
     def end(self) -> None:
         """Let iteration finish after what is queued."""
@@ -117,6 +122,11 @@ class History:
         while self._events and self._events[0].mod_revision <= revision:
             self._events.popleft()
         self.compacted_revision = max(self.compacted_revision, revision)
+
+    def cut_off(self) -> None:
+        """End every watch with an OverrunError: what came next is not known."""
+        for watch in self._watches:
+            watch.cut_off()
 
     def close(self) -> None:
         """End every watch."""

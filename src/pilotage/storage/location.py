@@ -8,15 +8,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from pilotage.storage.backend import Backend
+from pilotage.storage.etcd import EtcdBackend
 from pilotage.storage.memory import MemoryBackend
 from pilotage.storage.sqlite import SqliteBackend
 
 
 async def open_backend(location: str) -> Backend:
-    """Open `memory` (or `memory:`) or `sqlite:PATH`. Raises ValueError for anything else, StorageError on failure."""
+    """Open `memory:`, `sqlite:PATH` or `etcd:URL`. Raises ValueError for anything else, StorageError on failure."""
     scheme, _, rest = location.partition(":")
     if scheme == "memory" and not rest:
         return MemoryBackend()
     if scheme == "sqlite" and rest:
         return await SqliteBackend.open(Path(rest))
-    raise ValueError(f"storage {location!r} is neither memory: nor sqlite:PATH")
+    if scheme == "etcd" and rest:
+        return await EtcdBackend.open(rest)
+    raise ValueError(f"storage {location!r} is neither memory: nor sqlite:PATH nor etcd:URL")

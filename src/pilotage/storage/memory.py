@@ -21,6 +21,8 @@ from pilotage.storage.ledger import Ledger
 class MemoryBackend:
     """A Backend whose contents end with the process."""
 
+    leases = False
+
     def __init__(self, *, history_events_max: int = HISTORY_EVENTS_MAX) -> None:
         self._ledger = Ledger()
         self._history = History(0, events_max=history_events_max)
@@ -58,7 +60,7 @@ class MemoryBackend:
     async def create(self, key: str, value: bytes) -> int:
         return await self.txn((Operation(key=key, value=value, expected=0),))
 
-    async def update(self, key: str, value: bytes, expected: int) -> int:
+    async def update(self, key: str, value: bytes, expected: int, *, ttl_s: float | None = None) -> int:
         return await self.txn((Operation(key=key, value=value, expected=expected),))
 
     async def delete(self, key: str, expected: int | None = None) -> int:

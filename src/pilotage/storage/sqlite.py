@@ -58,6 +58,8 @@ _Read = Callable[[sqlite3.Connection], None]
 class SqliteBackend:
     """A Backend on one file. Open it with `await SqliteBackend.open(path)`."""
 
+    leases = False
+
     def __init__(
         self, connection: sqlite3.Connection, revision: int, entries: Sequence[KeyValue], history_events_max: int
     ) -> None:
@@ -119,7 +121,7 @@ class SqliteBackend:
     async def create(self, key: str, value: bytes) -> int:
         return await self.txn((Operation(key=key, value=value, expected=0),))
 
-    async def update(self, key: str, value: bytes, expected: int) -> int:
+    async def update(self, key: str, value: bytes, expected: int, *, ttl_s: float | None = None) -> int:
         return await self.txn((Operation(key=key, value=value, expected=expected),))
 
     async def delete(self, key: str, expected: int | None = None) -> int:

@@ -17,6 +17,9 @@ from pilotage.apiserver.core.record import Document, Record, encode
 _EVENTS = ("events.k8s.io", "events")
 _HOME = ("", "events")
 
+# kube-apiserver's --event-ttl.
+EVENT_LIFETIME_S = 3_600.0
+
 # events.k8s.io/v1 → core/v1, where the names differ.
 _TO_CORE = {
     "regarding": "involvedObject",
@@ -34,6 +37,11 @@ def home_of(resource: Resource) -> tuple[str, str]:
     """Group and plural under which a resource's objects are stored."""
     own = (resource.group, resource.plural)
     return _HOME if own == _EVENTS else own
+
+
+def lifetime_s(resource: Resource) -> float | None:
+    """How long an object is kept after its last write; None: until it is deleted."""
+    return EVENT_LIFETIME_S if home_of(resource) == _HOME else None
 
 
 def to_stored(resource: Resource, document: Document) -> Document:
