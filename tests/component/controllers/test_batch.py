@@ -103,3 +103,85 @@ async def test_every_node_gets_its_daemon_and_updates_go_one_by_one(world: Any, 
     await world.client.patch(DaemonSet, "log", body, namespace="default")
     await world.until(lambda: "v2" in "".join(pod.spec.containers[0].image for pod in world.pods(app="log")))
     assert sum(1 for pod in world.pods(app="log") if pod.status.is_ready) == 2  # maxUnavailable is 1
+
+
+async def test_an_exit_code_that_no_retry_helps_fails_the_job(world: Any, workload: Any) -> None:
+    await world.follow(Pod, Job)
+    rules = [
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [42]}},
+    ]
+    await world.create(
+        workload(
+            "Job",
+            "sum",
+            parallelism=2,
+            completions=2,
+            podFailurePolicy={"rules": rules},
+            pod={"restartPolicy": "Never"},
+        )
+    )
+    pods = await world.until(lambda: len(found := world.pods()) == 2 and found)
+    # The code comes with the phase, as an agent writes it.
+    body = {
+        "phase": "Failed",
+        "containerStatuses": [
+            {
+                "name": "main",
+                "image": "",
+                "imageID": "",
+                "ready": False,
+                "restartCount": 0,
+                "state": {"terminated": {"exitCode": 42}},
+            }
+        ],
+    }
+    name = pods[0].metadata.name
+    await world.client.patch(Pod, name, {"status": body}, namespace="default", subresource="status")
+    await world.until(lambda: ended(world) == "Failed")
+    types = {item.type: item for item in status(world).conditions}
+    assert types["Failed"].reason == types["FailureTarget"].reason == "PodFailurePolicy"
+    assert types["Failed"].message == (
+        f"Container main for pod default/{name} failed with exit code 42 matching FailJob rule at index 1"
+    )
+    assert status(world).failed == 2  # the other one was ended, which counts
+    await world.until(lambda: not any(pod.metadata.finalizers for pod in world.informers[Pod].list()))
+
+
+async def test_an_index_fails_alone_and_the_job_at_the_end(world: Any, workload: Any) -> None:
+    await world.follow(Pod, Job)
+    wish = {"completions": 2, "parallelism": 2, "completionMode": "Indexed", "backoffLimitPerIndex": 0}
+    await world.create(workload("Job", "sum", pod={"restartPolicy": "Never"}, **wish))
+    pods = await world.until(lambda: len(found := world.pods()) == 2 and found)
+    await world.set_pod(pods[0], phase="Failed", ready=False)
+    await world.until(lambda: status(world).failed_indexes == "0" and status(world).failed == 1)
+    assert not ended(world)
+    await world.set_pod(pods[1], phase="Succeeded", ready=False)
+    await world.until(lambda: ended(world) == "Failed")
+    assert (status(world).conditions[-1].reason, status(world).completed_indexes) == ("FailedIndexes", "1")
+
+
+async def test_enough_success_ends_the_rest(world: Any, workload: Any) -> None:
+    await world.follow(Pod, Job)
+    wish = {"completions": 3, "parallelism": 3, "completionMode": "Indexed"}
+    rules = {"rules": [{"succeededIndexes": "0"}]}
+    await world.create(workload("Job", "sum", pod={"restartPolicy": "Never"}, successPolicy=rules, **wish))
+    pods = await world.until(lambda: len(found := world.pods()) == 3 and found)
+    await world.set_pod(pods[0], phase="Succeeded", ready=False)
+    await world.until(lambda: ended(world) == "Complete")
+    assert (status(world).succeeded, status(world).failed) == (1, 0)
+    assert status(world).conditions[-1].reason == "SuccessPolicy"
+    await world.until(lambda: len(world.informers[Pod].list()) == 1)
+
+
+async def test_a_suspended_job_lets_go_of_its_pods_and_comes_back(world: Any, workload: Any) -> None:
+    await world.follow(Pod, Job)
+    await world.create(workload("Job", "sum", parallelism=2, completions=2, pod={"restartPolicy": "Never"}))
+    await world.until(lambda: len(world.pods()) == 2)
+    await world.client.patch(Job, "sum", {"spec": {"suspend": True}}, namespace="default")
+    await world.until(lambda: not world.informers[Pod].list() and status(world).active == 0)
+    assert (status(world).conditions[0].reason, status(world).start_time) == ("JobSuspended", "")
+    await world.client.patch(Job, "sum", {"spec": {"suspend": False}}, namespace="default")
+    await world.until(lambda: len(world.pods()) == 2 and status(world).active == 2)
+    assert (status(world).conditions[0].reason, status(world).failed) == ("JobResumed", 0)
+    assert status(world).start_time

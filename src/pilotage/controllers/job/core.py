@@ -1,8 +1,8 @@
 """What a Job does next: count finished pods, create or delete running ones, end.
 
-Fed by `reconciler.py`; pure. Counting follows KEP-2307: a finished pod keeps a finalizer until its uid stands in
-`status.uncountedTerminatedPods`; only then the finalizer goes; only when that is gone the uid turns into a number. So
-each step may be repeated and none is lost.
+Fed by `reconciler.py`; pure. What a failure means and when enough has succeeded say `policies.py`. Counting follows
+KEP-2307: a finished pod keeps a finalizer until its uid stands in `status.uncountedTerminatedPods`; only then the
+finalizer goes; only when that is gone the uid turns into a number. So each step may be repeated and none is lost.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,13 +19,24 @@ from pilotage.api.labels import Selector, from_label_selector, from_match_labels
 from pilotage.api.meta_v1 import UID, Condition
 from pilotage.api.pods import from_template, is_active, is_terminal
 from pilotage.api.workloads import with_condition
+from pilotage.controllers.job.indexes import INDEX, index_of, parse_indexes, render_indexes
+from pilotage.controllers.job.policies import (
+    failed_indexes,
+    failure_annotations,
+    judge,
+    last_failures,
+    replaces_only_failed,
+    success,
+)
 from pilotage.kit.backoff import Backoff
 
 FINALIZER = "batch.kubernetes.io/job-tracking"
 UID_LABEL = "batch.kubernetes.io/controller-uid"
-INDEX = "batch.kubernetes.io/job-completion-index"
 BURST_MAX = 500  # pods created in one pass, as kube-controller-manager
 UNCOUNTED_MAX = 500  # uids kept in the status at a time, as kube-controller-manager
+
+SUCCESS, FAILURE = "SuccessCriteriaMet", "FailureTarget"
+_FINAL = {SUCCESS: "Complete", FAILURE: "Failed"}  # what each becomes when the last pod is gone
 
 RETRY = Backoff(initial_s=10.0, max_s=600.0)
 """Wait after failed pods, as kube-controller-manager's job backoff."""
@@ -46,41 +57,36 @@ class Plan:
 def plan(job: Job, pods: Sequence[Pod], now: datetime) -> Plan:
     """`pods`: those the Job manages."""
     counted = _count(job, pods)
-    release = _releasable(job, counted, pods)
     active = [pod for pod in pods if is_active(pod)]
+    terminating = sum(1 for pod in pods if pod.metadata.is_deleting and not is_terminal(pod))
     running = msgspec.structs.replace(
         counted,
         active=len(active),
         ready=sum(1 for pod in active if pod.status.is_ready),
-        terminating=sum(1 for pod in pods if pod.metadata.is_deleting and not is_terminal(pod)),
+        terminating=terminating,
         start_time="" if job.spec.suspend else job.status.start_time or timestamp.render(now),
     )
     if job.metadata.is_deleting:
         # The garbage collector takes the pods; they must not be held by our finalizer.
         held = tuple(pod for pod in pods if FINALIZER in pod.metadata.finalizers)
         return _plan(running, release=held)
+    verdict = ending(job) or _verdict(job, running, pods, now)
+    release = _releasable(job, counted, pods, verdict)
     if (ended := finished(job)) is not None:
         wait = _time_to_live_s(job, ended, now)
         return _plan(running, release=release, delete_job=wait == 0, check_after_s=wait or None)
-    if (verdict := _verdict(job, running, pods, now)) is not None:
-        ending = msgspec.structs.replace(running, active=0, ready=0, conditions=with_condition((), verdict))
-        if verdict.type == "Complete":
-            ending = msgspec.structs.replace(ending, completion_time=timestamp.render(now))
-        # The verdict waits until every finished pod is counted, so that the numbers it comes with are final.
-        if _pending(running) or active:
-            return _plan(running, release=release, delete=tuple(active))
-        return _plan(ending, release=release)
+    if verdict is not None:
+        return _end(running, verdict, active, release, now)
     if job.spec.suspend:
-        suspended = Condition(
-            type="Suspended",
-            status="True",
-            reason="JobSuspended",
-            message="Job suspended",
-            last_transition_time=timestamp.render(now),
-        )
+        suspended = _condition("Suspended", "JobSuspended", "Job suspended", now)
         status = msgspec.structs.replace(running, conditions=with_condition(running.conditions, suspended))
         return _plan(status, release=release, delete=tuple(active))
     return _run(job, running, pods, active, release, now)
+
+
+def ending(job: Job) -> Condition | None:
+    """The condition that says how the Job will end, while its last pods still run (KEP-3329, KEP-3998)."""
+    return next((c for c in job.status.conditions if c.type in _FINAL and c.status == "True"), None)
 
 
 def finished(job: Job) -> Condition | None:
@@ -94,8 +100,8 @@ def selector_of(job: Job) -> Selector | None:
     return stated or from_match_labels({UID_LABEL: job.metadata.uid})
 
 
-def new_pod(job: Job, index: int | None) -> dict[str, Any]:
-    """The document of one of the Job's pods."""
+def new_pod(job: Job, index: int | None, pods: Iterable[Pod] = ()) -> dict[str, Any]:
+    """The document of one of the Job's pods; `pods`: those it has, whose failures an indexed one remembers."""
     labels = {"batch.kubernetes.io/job-name": job.metadata.name, "job-name": job.metadata.name}
     if not job.spec.manual_selector:
         labels |= {UID_LABEL: job.metadata.uid, "controller-uid": job.metadata.uid}
@@ -113,30 +119,30 @@ def new_pod(job: Job, index: int | None) -> dict[str, Any]:
         owner=job,
         generate_name=f"{base}{index}-",
         labels={**labels, INDEX: str(index)},
-        annotations={INDEX: str(index)},
+        annotations={
+            INDEX: str(index),
+            **failure_annotations(job, index, (pod for pod in pods if has_failed(job, pod))),
+        },
         finalizers=(FINALIZER,),
         spec=spec,
     )
 
 
-def parse_indexes(text: str) -> set[int]:
-    """`0,2-4` → {0, 2, 3, 4}."""
-    found: set[int] = set()
-    for part in filter(None, text.split(",")):
-        first, _, last = part.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
-    return found
+def _end(
+    status: JobStatus, verdict: Condition, active: Sequence[Pod], release: tuple[Pod, ...], now: datetime
+) -> Plan:  # fmt: skip
+    """First the verdict is written and running pods are ended; once all are gone and counted, it becomes final.
 
-
-def render_indexes(indexes: Iterable[int]) -> str:
-    """{0, 2, 3, 4} → `0,2-4`."""
-    runs: list[list[int]] = []
-    for index in sorted(indexes):
-        if runs and index == runs[-1][1] + 1:
-            runs[-1][1] = index
-        else:
-            runs.append([index, index])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+    So the numbers that come with the final condition never change again.
+    """
+    status = msgspec.structs.replace(status, conditions=with_condition(status.conditions, verdict))
+    if active or status.terminating or _pending(status):
+        return _plan(status, release=release, delete=tuple(active))
+    final = _condition(_FINAL[verdict.type], verdict.reason, verdict.message, now)
+    status = msgspec.structs.replace(status, conditions=with_condition(status.conditions, final), active=0, ready=0)
+    if final.type == "Complete":
+        status = msgspec.structs.replace(status, completion_time=timestamp.render(now))
+    return _plan(status, release=release)
 
 
 def _plan(
@@ -167,12 +173,13 @@ def _count(job: Job, pods: Sequence[Pod]) -> JobStatus:
     succeeded = job.status.succeeded + len(uncounted.succeeded) - len(waiting_succeeded)
     failed = job.status.failed + len(uncounted.failed) - len(waiting_failed)
     indexes = parse_indexes(job.status.completed_indexes)
+    verdict = ending(job)
     for pod in pods:
         uid = pod.metadata.uid
         if uid not in held or len(waiting_succeeded) + len(waiting_failed) >= UNCOUNTED_MAX:
             continue
         if pod.status.phase == "Succeeded":
-            index = _index_of(pod)
+            index = index_of(pod)
             if job.spec.completion_mode == "Indexed":
                 # Of two pods of one index only the first counts.
                 if index is None or index in indexes:
@@ -181,7 +188,7 @@ def _count(job: Job, pods: Sequence[Pod]) -> JobStatus:
                 indexes.add(index)
             else:
                 waiting_succeeded.add(uid)
-        elif finished(job) is None and (pod.status.phase == "Failed" or _is_lost(job, pod)):
+        elif has_failed(job, pod) and not (verdict and verdict.type == SUCCESS) and judge(job, pod).counts:
             waiting_failed.add(uid)
     if job.spec.completion_mode == "Indexed":
         succeeded = len(indexes)
@@ -190,32 +197,57 @@ def _count(job: Job, pods: Sequence[Pod]) -> JobStatus:
         succeeded=succeeded,
         failed=failed,
         completed_indexes=render_indexes(indexes) if job.spec.completion_mode == "Indexed" else "",
+        failed_indexes=render_indexes(failed_indexes(job, (pod for pod in pods if has_failed(job, pod))) - indexes),
         uncounted_terminated_pods=UncountedTerminatedPods(
             succeeded=tuple(sorted(waiting_succeeded)), failed=tuple(sorted(waiting_failed))
         ),
     )
 
 
-def _is_lost(job: Job, pod: Pod) -> bool:
-    """A pod that is being deleted no longer counts on succeeding; unless a suspension deleted it, that is a failure."""
-    return pod.metadata.is_deleting and not job.spec.suspend
+def has_failed(job: Job, pod: Pod) -> bool:
+    """Whether the pod counts as failed by now.
+
+    One that is being deleted no longer counts on succeeding; but a suspension is nobody's failure, and a Job that
+    replaces only failed pods waits for their end, unless they never began or the Job is failing anyway.
+    """
+    if pod.status.phase in ("Failed", "Succeeded"):
+        return pod.status.phase == "Failed"
+    if not pod.metadata.is_deleting or job.spec.suspend:
+        return False
+    return not replaces_only_failed(job) or pod.status.phase in ("", "Pending") or ending(job) is not None
 
 
-def _releasable(job: Job, counted: JobStatus, pods: Sequence[Pod]) -> tuple[Pod, ...]:
+def _releasable(job: Job, counted: JobStatus, pods: Sequence[Pod], verdict: Condition | None) -> tuple[Pod, ...]:
     """Pods that the status accounts for, or that need not be accounted for."""
     uncounted = counted.uncounted_terminated_pods
     written: set[UID] = {*uncounted.succeeded, *uncounted.failed}
     indexes = parse_indexes(counted.completed_indexes)
-    ignored = finished(job) is not None or job.spec.suspend
+    over = finished(job) is not None or (verdict is not None and verdict.type == SUCCESS)
+    ignored = over or job.spec.suspend
+    kept = {pod.metadata.uid for pod in _remembering(job, counted, pods)} if verdict is None else set()
 
     def may_go(pod: Pod) -> bool:
+        if pod.metadata.uid in kept:
+            return False
         if pod.metadata.uid in written:
             return True
-        if pod.status.phase == "Succeeded" and _index_of(pod) in indexes:
+        if pod.status.phase == "Succeeded" and index_of(pod) in indexes:
+            return True
+        if pod.status.phase == "Failed" and not judge(job, pod).counts:
             return True
         return ignored and (is_terminal(pod) or pod.metadata.is_deleting)
 
     return tuple(pod for pod in pods if FINALIZER in pod.metadata.finalizers and may_go(pod))
+
+
+def _remembering(job: Job, counted: JobStatus, pods: Sequence[Pod]) -> Iterable[Pod]:
+    """Failed pods that alone know how often their index has failed, as long as it has no successor (KEP-3850)."""
+    if job.spec.backoff_limit_per_index is None:
+        return ()
+    over = parse_indexes(counted.completed_indexes) | parse_indexes(counted.failed_indexes)
+    over |= {index for pod in pods if is_active(pod) and (index := index_of(pod)) is not None}
+    last = last_failures(pod for pod in pods if has_failed(job, pod))
+    return (pod for index, pod in last.items() if index not in over and index < (job.spec.completions or 0))
 
 
 def _pending(status: JobStatus) -> bool:
@@ -224,40 +256,57 @@ def _pending(status: JobStatus) -> bool:
 
 
 def _verdict(job: Job, status: JobStatus, pods: Sequence[Pod], now: datetime) -> Condition | None:
-    """The condition that ends the Job now, if any."""
+    """How the Job will end, if that is decided now; failure is looked for first."""
+    for pod in pods:
+        if has_failed(job, pod) and (judgement := judge(job, pod)).action == "FailJob":
+            return _condition(FAILURE, "PodFailurePolicy", judgement.message, now)
     uncounted = status.uncounted_terminated_pods
     failures = status.failed + len(uncounted.failed)
     successes = status.succeeded + len(uncounted.succeeded)
-    moment = timestamp.render(now)
-    if failures > job.spec.backoff_limit:
-        return Condition(
-            type="Failed",
-            status="True",
-            reason="BackoffLimitExceeded",
-            message="Job has reached the specified backoff limit",
-            last_transition_time=moment,
-        )
+    if job.spec.completion_mode == "Indexed":
+        successes = status.succeeded
+    if failures > job.spec.backoff_limit or _restarted_too_often(job, pods):
+        return _condition(
+            FAILURE, "BackoffLimitExceeded", "Job has reached the specified backoff limit", now
+        )  # fmt: skip
     if _deadline_s(job, status, now) == 0:
-        return Condition(
-            type="Failed",
-            status="True",
-            reason="DeadlineExceeded",
-            message="Job was active longer than specified deadline",
-            last_transition_time=moment,
-        )
+        return _condition(FAILURE, "DeadlineExceeded", "Job was active longer than specified deadline", now)
+    lost = parse_indexes(status.failed_indexes)
+    if job.spec.max_failed_indexes is not None and len(lost) > job.spec.max_failed_indexes:
+        message = "Job has exceeded the specified maximal number of failed indexes"
+        return _condition(FAILURE, "MaxFailedIndexesExceeded", message, now)
+    if job.spec.completion_mode == "Indexed":
+        enough = success(job, parse_indexes(status.completed_indexes))
+        if enough:
+            return _condition(SUCCESS, "SuccessPolicy", enough, now)
+        if lost and successes + len(lost) >= (job.spec.completions or 0):
+            return _condition(FAILURE, "FailedIndexes", "Job has failed indexes", now)
     if job.spec.completions is None:
         is_complete = successes > 0 and not any(is_active(pod) for pod in pods)
     else:
         is_complete = successes >= job.spec.completions
     if is_complete:
-        return Condition(
-            type="Complete",
-            status="True",
-            reason="CompletionsReached",
-            message="Reached expected number of succeeded pods",
-            last_transition_time=moment,
-        )
+        return _condition(SUCCESS, "CompletionsReached", "Reached expected number of succeeded pods", now)
     return None
+
+
+def _restarted_too_often(job: Job, pods: Iterable[Pod]) -> bool:
+    """Pods that restart their containers in place count by restarts, together."""
+    if (job.spec.template.get("spec") or {}).get("restartPolicy") != "OnFailure":
+        return False
+    restarts = sum(
+        status.restart_count
+        for pod in pods
+        if pod.status.phase in ("Pending", "Running")
+        for status in (*pod.status.init_container_statuses, *pod.status.container_statuses)
+    )
+    return restarts > 0 if job.spec.backoff_limit == 0 else restarts >= job.spec.backoff_limit
+
+
+def _condition(type: str, reason: str, message: str, now: datetime) -> Condition:
+    return Condition(
+        type=type, status="True", reason=reason, message=message, last_transition_time=timestamp.render(now)
+    )
 
 
 def _run(
@@ -282,31 +331,69 @@ def _run(
         for condition in status.conditions
     )
     status = msgspec.structs.replace(status, conditions=conditions)
-    done = status.succeeded + len(status.uncounted_terminated_pods.succeeded)
+    done = status.succeeded
+    if job.spec.completion_mode != "Indexed":
+        done += len(status.uncounted_terminated_pods.succeeded)
+    lost = parse_indexes(status.failed_indexes)
     wanted = job.spec.parallelism
     if job.spec.completions is not None:
-        wanted = min(wanted, job.spec.completions - done)
+        wanted = min(wanted, job.spec.completions - done - len(lost))
     elif done:
         wanted = len(active)  # some pod has found the work done: start no more
-    excess = len(active) - wanted
-    if excess > 0:
+    wasted = tuple(pod for pod in active if index_of(pod) in lost)
+    excess = len(active) - len(wasted) - wanted
+    if excess > 0 or wasted:
         youngest = sorted(
-            active, key=lambda pod: (pod.status.is_ready, pod.status.phase == "Running", pod.metadata.name)
+            (pod for pod in active if pod not in wasted),
+            key=lambda pod: (pod.status.is_ready, pod.status.phase == "Running", pod.metadata.name),
         )
-        return _plan(status, release=release, delete=tuple(youngest[:excess]))
+        return _plan(status, release=release, delete=(*wasted, *youngest[: max(excess, 0)]))
+    leaving = [pod for pod in pods if pod.metadata.is_deleting and not is_terminal(pod)]
+    missing = -excess - (len(leaving) if replaces_only_failed(job) else 0)
     waits = [wait for wait in (_deadline_s(job, status, now),) if wait is not None]
-    wait = _backoff_s(status, pods, now)
-    if excess < 0 and wait > 0:
-        return _plan(status, release=release, check_after_s=min([*waits, wait]))
-    create: tuple[int | None, ...] = (None,) * min(-excess, BURST_MAX)
+    create: tuple[int | None, ...] = ()
     if job.spec.completion_mode == "Indexed":
-        busy = {_index_of(pod) for pod in active} | parse_indexes(status.completed_indexes)
-        free = (index for index in range(job.spec.completions or 0) if index not in busy)
-        create = tuple(index for _, index in zip(create, free, strict=False))
+        create = _free_indexes(job, status, pods, active, waits, now)[: max(min(missing, BURST_MAX), 0)]
+    elif missing > 0:
+        wait = _backoff_s(pods, now)
+        if wait > 0:
+            waits.append(wait)
+        else:
+            create = (None,) * min(missing, BURST_MAX)
     return _plan(status, release=release, create=create, check_after_s=min(waits, default=None))
 
 
-def _backoff_s(status: JobStatus, pods: Sequence[Pod], now: datetime) -> float:
+def _free_indexes(
+    job: Job, status: JobStatus, pods: Sequence[Pod], active: Sequence[Pod], waits: list[float], now: datetime
+) -> tuple[int, ...]:
+    """Indexes without a pod that may be tried now, lowest first; `waits` receives when the next one may.
+
+    Failures delay their own index alone when they are limited by index, else the whole Job.
+    """
+    by_index = job.spec.backoff_limit_per_index is not None
+    if not by_index and (wait := _backoff_s(pods, now)) > 0:
+        waits.append(wait)
+        return ()
+    busy = {index_of(pod) for pod in active}
+    busy |= parse_indexes(status.completed_indexes) | parse_indexes(status.failed_indexes)
+    if replaces_only_failed(job):
+        busy |= {index_of(pod) for pod in pods if pod.metadata.is_deleting and not is_terminal(pod)}
+    ended: dict[int | None, list[Pod]] = {}
+    for pod in pods if by_index else ():
+        ended.setdefault(index_of(pod), []).append(pod)
+    free = []
+    for index in range(job.spec.completions or 0):
+        if index in busy:
+            continue
+        wait = _backoff_s(ended.get(index, ()), now)
+        if wait > 0:
+            waits.append(wait)
+        else:
+            free.append(index)
+    return tuple(free)
+
+
+def _backoff_s(pods: Iterable[Pod], now: datetime) -> float:
     """Seconds to wait since the last failure; failures before the last success do not count."""
     endings = sorted(
         (_ended_at(pod, now), pod.status.phase == "Failed", pod.metadata.name) for pod in pods if is_terminal(pod)
@@ -343,8 +430,3 @@ def _time_to_live_s(job: Job, ended: Condition, now: datetime) -> float | None:
         return None
     due = timestamp.parse(ended.last_transition_time) + timedelta(seconds=job.spec.ttl_seconds_after_finished)
     return max((due - now).total_seconds(), 0.0)
-
-
-def _index_of(pod: Pod) -> int | None:
-    text = pod.metadata.annotations.get(INDEX, "")
-    return int(text) if text.isdigit() else None
