@@ -197,6 +197,7 @@ BUILTIN: tuple[Resource, ...] = (
     _r("authorization.k8s.io/v1", "SelfSubjectRulesReview", cluster=True, verbs=_CREATE),
     _r("authorization.k8s.io/v1", "SubjectAccessReview", cluster=True, verbs=_CREATE),
     _r("autoscaling/v2", "HorizontalPodAutoscaler", short="hpa", categories="all", status=True),
+    _r("autoscaling/v1", "HorizontalPodAutoscaler", short="hpa", categories="all", status=True),
     _r("batch/v1", "CronJob", short="cj", categories="all", status=True),
     _r("batch/v1", "Job", categories="all", status=True),
     _r("certificates.k8s.io/v1", "CertificateSigningRequest", *_SIGNING_REQUEST, cluster=True, short="csr"),

@@ -247,6 +247,8 @@ def _cron_job(cron_job: _Object) -> None:
 def _autoscaler(autoscaler: _Object) -> None:
     spec = _struct(autoscaler, "spec")
     spec.setdefault("minReplicas", 1)
+    if autoscaler.get("apiVersion") == "autoscaling/v1":
+        return  # it is kept as v2, and completed on the way there
     if not spec.get("metrics"):
         cpu = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}
         spec["metrics"] = [{"type": "Resource", "resource": cpu}]

@@ -202,8 +202,46 @@ def disruption_budget(document: _Object, problems: Problems) -> None:
 
 
 def autoscaler(document: _Object, problems: Problems) -> None:
-    """Bounds in order."""
+    """Bounds in order, a target with a name, and metrics that say what they aim at."""
     spec = document.get("spec", {})
     if spec.get("maxReplicas", 0) < spec.get("minReplicas", 1):
         detail = "must be greater than or equal to `minReplicas`"
         problems.invalid("spec.maxReplicas", spec.get("maxReplicas", 0), detail)
+    target = spec.get("scaleTargetRef") or {}
+    for field in ("kind", "name"):
+        if not target.get(field):
+            problems.required(f"spec.scaleTargetRef.{field}")
+        elif "/" in target[field] or "%" in target[field]:
+            problems.check(f"spec.scaleTargetRef.{field}", target[field], names.path_segment(target[field]))
+    percent = spec.get("targetCPUUtilizationPercentage")
+    if percent is not None and percent < 1:
+        problems.invalid("spec.targetCPUUtilizationPercentage", percent, "must be greater than 0")
+    for index, metric in enumerate(spec.get("metrics") or ()):
+        _metric(metric, f"spec.metrics[{index}]", problems)
+
+
+_METRIC_SOURCES = {"ContainerResource": "containerResource", "External": "external", "Object": "object",
+                   "Pods": "pods", "Resource": "resource"}  # fmt: skip
+
+
+def _metric(metric: _Object, path: str, problems: Problems) -> None:
+    kind = metric.get("type", "")
+    if not kind:
+        problems.required(f"{path}.type", "must specify a metric source type")
+        return
+    if kind not in _METRIC_SOURCES:
+        problems.unsupported(f"{path}.type", kind, _METRIC_SOURCES)
+        return
+    field = _METRIC_SOURCES[kind]
+    if metric.get(field) is None:
+        problems.required(f"{path}.{field}", "must populate information for the given metric source")
+        return
+    for other in _METRIC_SOURCES.values():
+        if other != field and metric.get(other) is not None:
+            problems.forbidden(f"{path}.{other}", f"must populate the given metric source only, but also has {other}")
+    target = metric[field].get("target") or {}
+    if not any(target.get(name) is not None for name in ("value", "averageValue", "averageUtilization")):
+        problems.required(f"{path}.{field}.target", "must set either a target raw value or a target utilization")
+    used = target.get("averageUtilization")
+    if used is not None and used < 1:
+        problems.invalid(f"{path}.{field}.target.averageUtilization", used, "must be greater than 0")

@@ -22,9 +22,9 @@ _TEXTS = (
     "10.0.0.1", "10.96.0.9", "300.1.1.1", "fe80::1", "::", "10.0.0.0/8", "10.0.0.0/99", "IPv4", "IPv6", "FQDN",
     "In", "Exists", "NotIn", "Gt", "*", "*.example.com", "/path", "../..", "25%", "101%", "-5%", "%", "\u0000", "é🦀",
     "metadata.name", "metadata.labels['a']", "limits.cpu", "kube-system", "default", "v1", "apps/v1", "Pod", "Node",
-    "Service", "ClusterIP", "LoadBalancer", "NodePort", "ExternalName", "Local", "Cluster", "requests.cpu", "count/pods",
-    "*/5 * * * *", "@hourly", "61 * * * *", "rbac.authorization.k8s.io", "Role", "ClusterRole", "User", "Group",
-    "ServiceAccount", "self == oldSelf", "object.spec", "((", "2020-01-01T00:00:00Z", "kubernetes.io/tls",
+    "Service", "ClusterIP", "LoadBalancer", "NodePort", "ExternalName", "Local", "Cluster", "requests.cpu",
+    "count/pods", "*/5 * * * *", "@hourly", "61 * * * *", "rbac.authorization.k8s.io", "Role", "ClusterRole", "User",
+    "Group", "ServiceAccount", "self == oldSelf", "object.spec", "((", "2020-01-01T00:00:00Z", "kubernetes.io/tls",
 )  # fmt: skip
 _NUMBERS = (0, 1, 2, -1, 5, 53, 80, 443, 511, 600, 30000, 65535, 65536, 2**31 - 1, 2**31, -(2**31), 2**63 - 1)
 _QUANTITIES = ("0", "1", "100m", "1Gi", "-1", "1e3", "0.5", "1n", "9999999999999999E", "5Ki", 3)

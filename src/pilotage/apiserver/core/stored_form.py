@@ -11,11 +11,13 @@ Source: events.k8s.io/v1 in the Kubernetes API reference, whose deprecated field
 from __future__ import annotations
 
 from pilotage.api.catalogue import Resource
+from pilotage.apiserver.core import autoscaler
 from pilotage.apiserver.core.custom_resource import CustomResource
 from pilotage.apiserver.core.record import Document, Record, encode
 
 _EVENTS = ("events.k8s.io", "events")
 _HOME = ("", "events")
+_AUTOSCALER_V1 = "io.k8s.api.autoscaling.v1.HorizontalPodAutoscaler"
 
 # kube-apiserver's --event-ttl.
 EVENT_LIFETIME_S = 3_600.0
@@ -49,6 +51,8 @@ def to_stored(resource: Resource, document: Document) -> Document:
     if isinstance(resource, CustomResource):
         stored = resource.custom.storage_api_version
         return document if document["apiVersion"] == stored else {**document, "apiVersion": stored}
+    if resource.schema == _AUTOSCALER_V1:
+        return autoscaler.to_v2(document)
     if (resource.group, resource.plural) != _EVENTS:
         return document
     return {**{_TO_CORE.get(key, key): value for key, value in document.items()}, "apiVersion": "v1"}
@@ -60,6 +64,8 @@ def from_stored(resource: Resource, document: Document) -> Document:
         if document["apiVersion"] == resource.api_version:
             return document
         return {**document, "apiVersion": resource.api_version}
+    if resource.schema == _AUTOSCALER_V1:
+        return autoscaler.to_v1(document)
     if (resource.group, resource.plural) != _EVENTS:
         return document
     return {**{_FROM_CORE.get(key, key): value for key, value in document.items()}, "apiVersion": resource.api_version}
@@ -69,7 +75,7 @@ def shown(resource: Resource, record: Record) -> Record:
     """A stored record as the resource shows it; the same record where nothing differs."""
     if isinstance(resource, CustomResource):
         return _shown_as(resource, record)
-    if (resource.group, resource.plural) != _EVENTS:
+    if (resource.group, resource.plural) != _EVENTS and resource.schema != _AUTOSCALER_V1:
         return record
     return Record.from_stored(record.key, encode(from_stored(resource, record.document)), record.revision)
 
