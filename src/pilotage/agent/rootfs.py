@@ -8,6 +8,7 @@ Source: kernel documentation filesystems/overlayfs.rst ("userxattr", "overlappin
 
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,10 +60,11 @@ class RootFSMaker:
             for name in ("run", "tmp"):
                 shown = base / name
                 shown.mkdir()
-            extra = self._own_file_systems()
-            return RootFS(path=root, mounts=(*extra, *_fresh_directories(base)), hidden_paths=hidden)
+            mounts = (*_own_file_systems(), *_fresh_directories(base), *program_mounts(_program_paths()))
+            return RootFS(path=root, mounts=mounts, hidden_paths=hidden)
         root.mkdir(parents=True)
-        return RootFS(path=root, mounts=self._parts(root, base), hidden_paths=hidden)
+        mounts = (*self._parts(root, base), *program_mounts(_program_paths()))
+        return RootFS(path=root, mounts=mounts, hidden_paths=hidden)
 
     def remove(self, container_id: str) -> None:
         """Undo `make`. No error when there is nothing."""
@@ -96,23 +98,41 @@ class RootFSMaker:
                 found.append(Mount(destination=entry.path, type="overlay", source="overlay", options=options))
         return tuple(found)
 
-    def _own_file_systems(self) -> tuple[Mount, ...]:
-        """An overlay of `/` shows no other file system: those that hold this program are bound in, read-only."""
-        import sys
-        import sysconfig
 
-        wanted = {sys.prefix, sys.base_prefix, sysconfig.get_path("purelib"), str(Path(__file__).parents[2])}
-        root_device = os.stat("/").st_dev
-        points = [point for point in mount_points() if point != "/"]
-        found: dict[str, Mount] = {}
-        for path in sorted(wanted):
-            if not os.path.exists(path) or os.stat(path).st_dev == root_device:
-                continue
-            above = [point for point in points if (path + "/").startswith(point + "/")]
-            if above:
-                point = max(above, key=len)
-                found[point] = Mount(destination=point, source=point, options=("bind", "ro"))
-        return tuple(found.values())
+def program_mounts(paths: Iterable[str]) -> tuple[Mount, ...]:
+    """Those of `paths` that a container would miss because they lie in a directory made anew, read-only.
+
+    Whoever tries Pilotage from a clone in /tmp finds the program in containers all the same, and nothing else of /tmp.
+    """
+    kept: list[str] = []
+    for path in sorted(paths):
+        if path.split("/")[1] in _NOT_SHARED and not any(path.startswith(f"{other}/") for other in kept):
+            kept.append(path)
+    return tuple(Mount(destination=path, source=path, options=("rbind", "ro")) for path in kept)
+
+
+def _program_paths() -> frozenset[str]:
+    """The directories that hold this program and its interpreter."""
+    import sys
+    import sysconfig
+
+    paths = {sys.prefix, sys.base_prefix, sysconfig.get_path("purelib"), str(Path(__file__).parents[2])}
+    return frozenset(filter(os.path.exists, paths))
+
+
+def _own_file_systems() -> tuple[Mount, ...]:
+    """An overlay of `/` shows no other file system: those that hold this program are bound in, read-only."""
+    root_device = os.stat("/").st_dev
+    points = [point for point in mount_points() if point != "/"]
+    found: dict[str, Mount] = {}
+    for path in sorted(_program_paths()):
+        if os.stat(path).st_dev == root_device:
+            continue
+        above = [point for point in points if (path + "/").startswith(point + "/")]
+        if above:
+            point = max(above, key=len)
+            found[point] = Mount(destination=point, source=point, options=("bind", "ro"))
+    return tuple(found.values())
 
 
 def _fresh_directories(base: Path) -> tuple[Mount, ...]:
