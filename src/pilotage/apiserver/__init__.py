@@ -12,5 +12,6 @@ list), KEP-2896 (OpenAPI v3), KEP-3352 (aggregated discovery).
 """
 
 from pilotage.apiserver.server import Config, run
+from pilotage.storage import backup, restore
 
-__all__ = ["Config", "run"]
+__all__ = ["Config", "backup", "restore", "run"]

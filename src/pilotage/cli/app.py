@@ -6,7 +6,7 @@ the time `--help` takes.
 
 import typer
 
-from pilotage.cli.commands import cluster, components, demo, image, look
+from pilotage.cli.commands import apiserver, cluster, components, demo, image, look
 
 app = typer.Typer(
     name="pilotage",
@@ -23,4 +23,5 @@ cluster.register(app)
 look.register(app)
 image.register(app)
 demo.register(app)
+apiserver.register(app)
 components.register(app)

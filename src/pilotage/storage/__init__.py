@@ -6,12 +6,13 @@ Invariants: one transaction is one revision; revisions only grow and are never r
 acknowledged only once durable and is on every watch before its caller wakes; what is in memory is bounded except the
 index of keys.
 Reading order: `backend` (the contract), `ledger` (who may write), `history` (who is told), `memory`, `sqlite`,
-`etcd`.
+`etcd`; `copies` for administrators.
 Specifications: the data model of etcd v3 (https://etcd.io/docs/v3.5/learning/data_model/), SQLite's WAL
 (https://sqlite.org/wal.html).
 """
 
 from pilotage.storage.backend import Backend, Batch, Event, EventType, KeyValue, Listing, Operation, Watch
+from pilotage.storage.copies import Copied, backup, restore
 from pilotage.storage.errors import (
     CompactedError,
     ConflictError,
@@ -31,6 +32,7 @@ __all__ = [
     "Batch",
     "CompactedError",
     "ConflictError",
+    "Copied",
     "CorruptError",
     "EtcdBackend",
     "Event",
@@ -45,5 +47,7 @@ __all__ = [
     "TooLargeError",
     "UnavailableError",
     "Watch",
+    "backup",
     "open_backend",
+    "restore",
 ]

@@ -6,8 +6,8 @@ a single transaction and reports back; only then are watches and callers told. U
 so a thousand writers share an fsync (group commit) and a lone writer waits for nobody.
 
 The file is WAL with synchronous=FULL (https://sqlite.org/pragma.html#pragma_synchronous): a commit survives power loss.
-It is locked exclusively: a second process fails at once instead of corrupting the order. The highest revision is a row
-of its own, written in the same transaction, so that deleting the newest key cannot make a revision come back.
+A lock beside it keeps a second owner away and lets others read, for backups. The highest revision is a row of its own,
+written in the same transaction, so that deleting the newest key cannot make a revision come back.
 Differs from etcd: history is kept in memory only; after a restart a watch from an older revision is told to list again.
 """
 
@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,6 +37,10 @@ FORMAT = 1
 WRITES_IN_FLIGHT_MAX = 4_096
 # Bounds the time and the WAL growth of a single transaction.
 BATCH_WRITES_MAX = 1_024
+# Rows of one statement.
+_GROUP_ROWS = (64, 16, 4, 1)
+# A backup reads; the end of it is a matter of milliseconds.
+BUSY_TIMEOUT_S = 10.0
 # Each attempt reads the whole index; a disk that is still full should not make every writer pay that.
 RECOVERY_INTERVAL_S = 1.0
 
@@ -47,7 +52,7 @@ CREATE TABLE IF NOT EXISTS kv (
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY NOT NULL, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT OR IGNORE INTO meta VALUES ('revision', 0);
 """
-_PUT = "INSERT OR REPLACE INTO kv (key, value, create_revision, mod_revision, version) VALUES (?, ?, ?, ?, ?)"
+_PUT = "INSERT OR REPLACE INTO kv (key, value, create_revision, mod_revision, version) VALUES "
 _COLUMNS = "key, value, create_revision, mod_revision, version"
 
 _Write = tuple[tuple[Event, ...], "asyncio.Future[int]"]
@@ -61,12 +66,18 @@ class SqliteBackend:
     leases = False
 
     def __init__(
-        self, connection: sqlite3.Connection, revision: int, entries: Sequence[KeyValue], history_events_max: int
+        self,
+        connection: sqlite3.Connection,
+        ownership: contextlib.ExitStack,
+        revision: int,
+        entries: Sequence[KeyValue],
+        history_events_max: int,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._ledger = Ledger(revision, entries)
         self._history = History(revision, events_max=history_events_max)
         self._connection = connection
+        self._ownership = ownership
         self._queue: queue.SimpleQueue[_Write | _Read | None] = queue.SimpleQueue()
         self._slots = asyncio.Semaphore(WRITES_IN_FLIGHT_MAX)
         self._failure: Exception | None = None  # a commit failed: the ledger is ahead of what will ever be durable
@@ -84,14 +95,14 @@ class SqliteBackend:
         Raises CorruptError for a damaged or foreign file, UnavailableError when it cannot be opened or is in use.
         """
         try:
-            connection, revision, entries = await asyncio.to_thread(_open, path)
+            connection, ownership, revision, entries = await asyncio.to_thread(_open, path)
         except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                raise UnavailableError(f"{path} is in use by another process") from error
             raise UnavailableError(f"cannot open {path}: {error}") from error
+        except OSError as error:
+            raise UnavailableError(f"cannot open {path}: {error.strerror}") from error
         except sqlite3.DatabaseError as error:
             raise CorruptError(f"{path} is not a usable store: {error}") from error
-        return cls(connection, revision, entries, history_events_max)
+        return cls(connection, ownership, revision, entries, history_events_max)
 
     @property
     def revision(self) -> int:
@@ -112,7 +123,7 @@ class SqliteBackend:
                 f"SELECT {_COLUMNS} FROM kv WHERE key >= ? AND key < ? AND key > ? ORDER BY key LIMIT ?",  # noqa: S608
                 (prefix, prefix + "\U0010ffff", start_after, limit + 1 if limit else -1),
             ).fetchall()
-            return _revision(connection), rows
+            return newest_revision(connection), rows
 
         revision, rows = await self._read(read)
         more = bool(limit) and len(rows) > limit
@@ -215,6 +226,7 @@ class SqliteBackend:
             self._commit(writes)
         with contextlib.suppress(sqlite3.Error):
             self._connection.close()
+        self._ownership.close()
         self._post(_succeed, self._stopped, None)
 
     def _commit(self, writes: _Writes) -> None:
@@ -260,16 +272,36 @@ def _fail(done: asyncio.Future[T], error: Exception) -> None:
         done.exception()  # retrieved: a caller that was cancelled never looks
 
 
-def _open(path: Path) -> tuple[sqlite3.Connection, int, list[KeyValue]]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=32)
+@contextlib.contextmanager
+def owned(path: Path) -> Iterator[None]:
+    """Be the one process that may write the file. Raises UnavailableError when another is.
+
+    A file of its own holds the lock: closing any descriptor of the database would release SQLite's own locks on it.
+    """
+    descriptor = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        if (found := connection.execute("PRAGMA application_id").fetchone()[0]) not in (0, APPLICATION_ID):
-            raise CorruptError(f"{path} belongs to another program (application id {found:#x})")
-        if (found := connection.execute("PRAGMA user_version").fetchone()[0]) not in (0, FORMAT):
-            raise CorruptError(f"{path} has format {found}, this version reads format {FORMAT}")
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UnavailableError(f"{path} is in use by another process") from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path) -> tuple[sqlite3.Connection, contextlib.ExitStack, int, list[KeyValue]]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ownership = contextlib.ExitStack()
+    with contextlib.ExitStack() as undo:
+        undo.enter_context(ownership)
+        ownership.enter_context(owned(path))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        # Nobody else writes; a reader that takes a backup is waited for.
+        connection = sqlite3.connect(
+            path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=64
+        )
+        undo.callback(connection.close)
+        check_header(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         if (verdict := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
@@ -277,31 +309,54 @@ def _open(path: Path) -> tuple[sqlite3.Connection, int, list[KeyValue]]:
         connection.executescript(_SCHEMA)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {FORMAT}")
-        return connection, *_index(connection)
-    except BaseException:
-        connection.close()
-        raise
+        revision, entries = _index(connection)
+        undo.pop_all()
+    return connection, ownership, revision, entries
+
+
+def check_header(connection: sqlite3.Connection, path: Path) -> None:
+    """Raises CorruptError unless the file is ours, or new, and of the format this version reads."""
+    if (found := connection.execute("PRAGMA application_id").fetchone()[0]) not in (0, APPLICATION_ID):
+        raise CorruptError(f"{path} belongs to another program (application id {found:#x})")
+    if (found := connection.execute("PRAGMA user_version").fetchone()[0]) not in (0, FORMAT):
+        raise CorruptError(f"{path} has format {found}, this version reads format {FORMAT}")
 
 
 def _write(connection: sqlite3.Connection, events: Sequence[Event]) -> None:
+    # Only how a key ends matters. Few statements with many rows each: every statement gives up the interpreter's lock
+    # and has to get it back from the busy event loop.
+    last = {event.key: event for event in events}
+    gone = [(event.key,) for event in last.values() if event.type is EventType.DELETE]
+    puts = [
+        (event.key, event.value, event.create_revision, event.mod_revision, event.version)
+        for event in last.values()
+        if event.type is EventType.PUT
+    ]
     connection.execute("BEGIN IMMEDIATE")
-    # Runs of puts and single deletes in order, so that a key deleted and made again in one batch ends as it should.
-    for event in events:
-        if event.type is EventType.DELETE:
-            connection.execute("DELETE FROM kv WHERE key = ?", (event.key,))
-        else:
-            row = (event.key, event.value, event.create_revision, event.mod_revision, event.version)
-            connection.execute(_PUT, row)
+    for values in _grouped(puts):
+        connection.execute(_PUT + ",".join(["(?, ?, ?, ?, ?)"] * (len(values) // 5)), values)
+    for values in _grouped(gone):
+        connection.execute(f"DELETE FROM kv WHERE key IN ({','.join('?' * len(values))})", values)  # noqa: S608
     connection.execute("UPDATE meta SET value = ? WHERE name = 'revision'", (events[-1].mod_revision,))
     connection.execute("COMMIT")
 
 
+def _grouped(rows: Sequence[tuple[object, ...]]) -> Iterator[list[object]]:
+    """The rows' values in groups of a few fixed sizes, so that their statements are prepared once."""
+    start = 0
+    for size in _GROUP_ROWS:
+        while len(rows) - start >= size:
+            yield [value for row in rows[start : start + size] for value in row]
+            start += size
+
+
 def _index(connection: sqlite3.Connection) -> tuple[int, list[KeyValue]]:
     rows = connection.execute("SELECT key, x'', create_revision, mod_revision, version FROM kv").fetchall()
-    return _revision(connection), list(map(_key_value, rows))
+    return newest_revision(connection), list(map(_key_value, rows))
 
 
-def _revision(connection: sqlite3.Connection) -> int:
+def newest_revision(connection: sqlite3.Connection) -> int:
+    """The highest revision ever committed."""
     return int(connection.execute("SELECT value FROM meta WHERE name = 'revision'").fetchone()[0])
 
 

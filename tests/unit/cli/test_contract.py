@@ -28,7 +28,16 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
     assert f"pilotage {command}" in example
 
 
-@pytest.mark.parametrize("arguments", [["image", "load"], ["image", "ls"], ["image", "rm"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["image", "load"],
+        ["image", "ls"],
+        ["image", "rm"],
+        ["apiserver", "backup"],
+        ["apiserver", "restore"],
+    ],
+)
 def test_every_command_of_a_group_too(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*arguments, "--help"]) == 0
     assert f"Example: pilotage {' '.join(arguments)}" in " ".join(capsys.readouterr().out.split())
@@ -47,6 +56,11 @@ def test_every_command_of_a_group_too(arguments: list[str], capsys: pytest.Captu
         pytest.param(["down"], 1, "no cluster named pilotage", id="nothing to stop"),
         pytest.param(["logs", "dns-n1"], 1, "there is none at all", id="no such log"),
         pytest.param(["apiserver", "--listen", "here"], 2, "not ADDRESS:PORT", id="an address that is none"),
+        pytest.param(["apiserver", "backup", "/tmp/x", "--data-dir", "/nonexistent"], 1, "no store", id="no store"),
+        pytest.param(["apiserver", "restore", "/nonexistent"], 1, "no backup", id="no backup"),
+        pytest.param(
+            ["apiserver", "backup", "/tmp/x", "--storage", "etcd:http://a:1"], 2, "etcdctl", id="a copy of etcd"
+        ),
         pytest.param(
             ["proxy", "--node", "n", "--kubeconfig", "/nonexistent"], 2, "cannot read kubeconfig", id="no credentials"
         ),

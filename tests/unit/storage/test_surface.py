@@ -9,6 +9,7 @@ def test_the_package_offers_its_contract_and_its_backends() -> None:
         "Batch",
         "CompactedError",
         "ConflictError",
+        "Copied",
         "CorruptError",
         "EtcdBackend",
         "Event",
@@ -23,5 +24,7 @@ def test_the_package_offers_its_contract_and_its_backends() -> None:
         "TooLargeError",
         "UnavailableError",
         "Watch",
+        "backup",
         "open_backend",
+        "restore",
     ]

@@ -10,14 +10,13 @@ from typing import Annotated
 import typer
 
 from pilotage.cli.options import Kubeconfig, LogLevel, Node
-from pilotage.cli.running import Ready, run_client, run_component
+from pilotage.cli.running import Ready, run_client
 
 Listen = Annotated[str, typer.Option("--listen", help="ADDRESS:PORT to listen on.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to `app`."""
-    app.command(epilog="Example: pilotage apiserver --listen 127.0.0.1:6443 --data-dir ./api")(apiserver)
     app.command(epilog="Example: pilotage controllers --kubeconfig admin.kubeconfig")(controllers)
     app.command(epilog="Example: pilotage scheduler --kubeconfig scheduler.kubeconfig")(scheduler)
     app.command(epilog="Example: pilotage agent --kubeconfig agent.kubeconfig --node worker-1 --node-ip 10.0.0.5")(
@@ -29,32 +28,6 @@ def register(app: typer.Typer) -> None:
         loadbalancer
     )
     app.command(epilog="Example: pilotage gateway --kubeconfig gateway.kubeconfig --address 192.0.2.10")(gateway)
-
-
-def apiserver(
-    listen: Listen = "127.0.0.1:6443",
-    storage: Annotated[
-        str, typer.Option(help="memory:, sqlite:PATH or etcd:URL. [default: sqlite:DATA_DIR/state.db]")
-    ] = "",
-    data_dir: Annotated[Path, typer.Option(help="Keys, admin.kubeconfig and, by default, the store.")] = Path(
-        "pilotage-apiserver"
-    ),
-    advertise: Annotated[str, typer.Option(help="ADDRESS:PORT by which pods reach it. [default: listen]")] = "",
-    service_cidr: Annotated[str, typer.Option(help="Addresses of Services.")] = "10.96.0.0/16",
-    log_level: LogLevel = "info",
-) -> int:
-    """Run the API server alone; writes DATA_DIR/admin.kubeconfig when it is ready."""
-    from pilotage.apiserver import Config, run
-
-    config = Config(
-        data_dir=data_dir,
-        storage=storage or f"sqlite:{data_dir / 'state.db'}",
-        listen=parse_listen(listen),
-        advertise=parse_listen(advertise) if advertise else None,
-        service_cidr=service_cidr,
-    )
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return run_component("apiserver", log_level, lambda ready: run(config, on_ready=ready))
 
 
 def controllers(

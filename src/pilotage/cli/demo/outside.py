@@ -16,6 +16,7 @@ import dns.rcode
 import dns.rrset
 
 from pilotage.cli.demo.world import script
+from pilotage.up.process import die_with_parent
 
 NAME = "legacy.example.test."
 TTL_S = 30
@@ -58,7 +59,12 @@ async def serve(address: str) -> None:
     transport, _ = await loop.create_datagram_endpoint(lambda: _Dns(address), local_addr=(address, 53))
     words = (script("pilotage-echo"), "--http", "8088", "--listen", address, "--quiet")
     environment = {**os.environ, "POD_NAME": "legacy"}  # how the server names itself in its answers
-    legacy = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE, env=environment)
+    legacy = await asyncio.create_subprocess_exec(
+        *words,
+        stdout=asyncio.subprocess.PIPE,
+        env=environment,
+        preexec_fn=die_with_parent,  # this program is ended by a signal: nobody else would end the server
+    )
     try:
         assert legacy.stdout is not None
         await legacy.stdout.readline()  # it prints what it listens on
