@@ -1,7 +1,8 @@
 """core/v1: nodes, pods, services and what pods read, as far as components read them.
 
 Source: Kubernetes 1.36 API reference, core/v1. `IntOrString` fields are `int | str`; quantities stay text until
-`quantity.parse` is asked.
+`quantity.parse` is asked. Longer than other modules because a group-version is one vocabulary: whoever reads Pod needs
+Container, and both are looked up in the API reference under the same heading.
 """
 
 from typing import Any, ClassVar
@@ -345,6 +346,12 @@ class Container(Value):
     tty: bool = False
 
 
+class EphemeralContainer(Container):
+    """A container that is added to a running pod to look into it (KEP-277); it never runs again."""
+
+    target_container_name: str = ""  # whose processes it sees; empty: its own only
+
+
 # ── volumes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -558,6 +565,7 @@ class PodSecurityContext(Value):
 class PodSpec(Value):
     containers: tuple[Container, ...] = ()
     init_containers: tuple[Container, ...] = ()
+    ephemeral_containers: tuple[EphemeralContainer, ...] = ()
     volumes: tuple[Volume, ...] = ()
     restart_policy: str = "Always"
     termination_grace_period_seconds: int = 30
@@ -661,6 +669,7 @@ class PodStatus(Value):
     start_time: str = ""
     init_container_statuses: tuple[ContainerStatus, ...] = ()
     container_statuses: tuple[ContainerStatus, ...] = ()
+    ephemeral_container_statuses: tuple[ContainerStatus, ...] = ()
     qos_class: str = ""
     observed_generation: int = 0
 
