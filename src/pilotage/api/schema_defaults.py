@@ -380,6 +380,46 @@ def _custom_resource_definition(definition: _Object) -> None:
     _struct(spec, "conversion").setdefault("strategy", "None")
 
 
+def _rule_defaults(rules: Any) -> None:
+    for rule in rules or ():
+        _fill(rule, scope="*")
+
+
+def _webhooks(configuration: _Object) -> None:
+    for webhook in configuration.get("webhooks") or ():
+        _fill(
+            webhook,
+            failurePolicy="Fail",
+            matchPolicy="Equivalent",
+            namespaceSelector={},
+            objectSelector={},
+            timeoutSeconds=10,
+        )
+        if configuration["kind"] == "MutatingWebhookConfiguration":
+            _fill(webhook, reinvocationPolicy="Never")
+        service = (webhook.get("clientConfig") or {}).get("service")
+        if service is not None:
+            _fill(service, port=443)
+        _rule_defaults(webhook.get("rules"))
+
+
+def _matching(constraints: _Object | None) -> None:
+    if constraints is not None:
+        _fill(constraints, matchPolicy="Equivalent", namespaceSelector={}, objectSelector={})
+        _rule_defaults(constraints.get("resourceRules"))
+        _rule_defaults(constraints.get("excludeResourceRules"))
+
+
+def _admission_policy(policy: _Object) -> None:
+    spec = _struct(policy, "spec")
+    _fill(spec, failurePolicy="Fail")
+    _matching(spec.get("matchConstraints"))
+
+
+def _admission_binding(binding: _Object) -> None:
+    _matching(_struct(binding, "spec").get("matchResources"))
+
+
 _DEFAULTERS: Mapping[tuple[str, str], Callable[[_Object], None]] = {
     ("", "Endpoints"): _endpoints,
     ("", "LimitRange"): _limit_range,
@@ -392,6 +432,10 @@ _DEFAULTERS: Mapping[tuple[str, str], Callable[[_Object], None]] = {
     ("", "ReplicationController"): _replication_controller,
     ("", "Secret"): _secret,
     ("", "Service"): _service,
+    ("admissionregistration.k8s.io", "MutatingWebhookConfiguration"): _webhooks,
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy"): _admission_policy,
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding"): _admission_binding,
+    ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"): _webhooks,
     ("apiextensions.k8s.io", "CustomResourceDefinition"): _custom_resource_definition,
     ("apps", "DaemonSet"): _daemon_set,
     ("apps", "Deployment"): _deployment,

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pilotage.apiserver.admission import Admission, QuotaLedger, ServiceAddresses
+from pilotage.apiserver.admission.dynamic import GROUP as DYNAMIC_GROUP
+from pilotage.apiserver.admission.dynamic import RULES as DYNAMIC_RULES
+from pilotage.apiserver.admission.dynamic import DynamicAdmission
 from pilotage.apiserver.agents import Agents
 from pilotage.apiserver.authentication import Authenticator, ServiceAccountTokens
 from pilotage.apiserver.authorization import Authorizer
@@ -43,7 +46,7 @@ _SCALED = (
 )
 
 # Documents that hold schemas and expressions are judged by more than the tables of built-in kinds.
-_RULES = {("apiextensions.k8s.io", "CustomResourceDefinition"): check_definition}
+_RULES = {("apiextensions.k8s.io", "CustomResourceDefinition"): check_definition, **DYNAMIC_RULES}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +59,7 @@ class Parts:
     proxy: Proxy
     quotas: QuotaLedger
     definitions: Definitions
+    dynamic: DynamicAdmission
     signer: CertificateSigner
 
 
@@ -80,8 +84,10 @@ def assemble(
     cache.observe("rbac.authorization.k8s.io", None, authorizer.observe)
     cache.observe("", "pods", authorizer.observe)
     cache.observe("", "services", admission.observe)
-    registry = Registry(ObjectStore(backend, cache), Pipeline(admission, rules=_RULES))
     resources = Resources()
+    dynamic = DynamicAdmission(documents, authorizer, resources.equivalents, resources.by_kind)
+    cache.observe(DYNAMIC_GROUP, None, dynamic.observe)
+    registry = Registry(ObjectStore(backend, cache), Pipeline(admission, dynamic, _RULES))
     definitions = Definitions(registry, resources, clock)
     cache.observe(DEFINITIONS.group, DEFINITIONS.plural, definitions.observe)
     definitions.load()
@@ -110,6 +116,7 @@ def assemble(
         proxy=proxy,
         quotas=quotas,
         definitions=definitions,
+        dynamic=dynamic,
         signer=CertificateSigner(registry, authorizer, authority, clock),
     )
 

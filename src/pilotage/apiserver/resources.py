@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from pilotage.api.catalogue import BUILTIN, Resource
+from pilotage.apiserver.core.stored_form import home_of
 
 _VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
 
@@ -53,6 +54,11 @@ class Resources:
         """The resource of a kind, or None."""
         matches = (r for r in self._resources.values() if (r.group, r.version, r.kind) == (group, version, kind))
         return next(matches, None)
+
+    def equivalents(self, resource: Resource) -> tuple[Resource, ...]:
+        """Other resources that show the same objects: further versions of it."""
+        home = home_of(resource)
+        return tuple(each for each in self._resources.values() if home_of(each) == home and each is not resource)
 
     def all(self) -> tuple[Resource, ...]:
         """Every resource, in order of preference."""

@@ -116,6 +116,7 @@ async def _serve(
         finally:
             parts.front.drain()
             await runner.cleanup()
+            await parts.dynamic.close()
 
 
 @contextmanager

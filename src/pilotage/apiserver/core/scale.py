@@ -1,4 +1,4 @@
-"""The Scale view of a workload or of a custom resource that has one (autoscaling/v1): its replica count under one shape for all kinds.
+"""The Scale view of a workload (autoscaling/v1): its replica count under one shape for all kinds, custom ones too.
 
 Stands apart because kubectl and autoscalers read and write it instead of the object. Pure translation both ways.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pilotage.api.status import ApiError
 from pilotage.api.catalogue import Resource
+from pilotage.api.status import ApiError
 from pilotage.apiserver.core.columns.column import NONE, dig, selector_text
 from pilotage.apiserver.core.custom_resource import CustomResource, ScalePaths
 from pilotage.apiserver.core.record import Document
