@@ -97,6 +97,11 @@ class StatefulSetOrdinals(Value):
     start: int = 0
 
 
+class StatefulSetPersistentVolumeClaimRetentionPolicy(Value):
+    when_deleted: str = "Retain"  # or Delete: claims go with the set
+    when_scaled: str = "Retain"  # or Delete: claims go with the pod that scaling removes
+
+
 class StatefulSetSpec(Value):
     selector: LabelSelector = LabelSelector()
     template: dict[str, Any] = {}  # as written: none of it may be lost on its way into pods
@@ -107,6 +112,10 @@ class StatefulSetSpec(Value):
     revision_history_limit: int = 10
     min_ready_seconds: int = 0
     ordinals: StatefulSetOrdinals = StatefulSetOrdinals()
+    volume_claim_templates: tuple[dict[str, Any], ...] = ()  # as written
+    persistent_volume_claim_retention_policy: StatefulSetPersistentVolumeClaimRetentionPolicy = (
+        StatefulSetPersistentVolumeClaimRetentionPolicy()
+    )
 
 
 class StatefulSetStatus(Value):

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pilotage.api.apps_v1 import ControllerRevision, StatefulSet
-from pilotage.api.core_v1 import Pod
+from pilotage.api.core_v1 import PersistentVolumeClaim, Pod
 
 
 def names(world: Any) -> list[str]:
@@ -125,3 +125,38 @@ async def test_a_broken_update_can_be_repaired_by_another_one(world: Any, worklo
     await world.until(
         lambda: (found := world.pods(app="db")) and found[0].spec.containers[0].image == "localhost/app:good"
     )
+
+
+async def test_claims_come_first_outlive_pods_and_go_by_policy(world: Any, agents: Any, workload: Any) -> None:
+    await world.follow(Pod, StatefulSet, PersistentVolumeClaim)
+    claim = {
+        "metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+    }
+    await world.create(
+        workload(
+            "StatefulSet",
+            "db",
+            replicas=2,
+            serviceName="db",
+            volumeClaimTemplates=[claim],
+            persistentVolumeClaimRetentionPolicy={"whenScaled": "Delete", "whenDeleted": "Retain"},
+        )
+    )
+    await world.until(lambda: ready(world, 2))
+
+    def claims() -> dict[str, str]:
+        return {item.metadata.name: item.metadata.uid for item in world.informers[PersistentVolumeClaim].list()}
+
+    before = claims()
+    assert before.keys() == {"data-db-0", "data-db-1"}
+    pod = world.informers[Pod].get("db-0", "default")
+    assert pod.spec.volumes[0].persistent_volume_claim.claim_name == "data-db-0"
+    await world.end_pod(pod)
+    await world.until(lambda: ready(world, 2) and world.pods(app="db")[0].metadata.uid != pod.metadata.uid)
+    assert claims() == before
+    await world.client.patch(StatefulSet, "db", {"spec": {"replicas": 1}}, namespace="default")
+    await world.until(lambda: claims().keys() == {"data-db-0"})
+    await world.client.delete(StatefulSet, "db", namespace="default")
+    await world.until(lambda: not world.pods(app="db"))
+    assert claims() == {"data-db-0": before["data-db-0"]}

@@ -7,7 +7,8 @@ from tests.unit.controllers.conftest import make_pod
 
 from pilotage.api.apps_v1 import StatefulSet
 from pilotage.api.codec import convert
-from pilotage.api.core_v1 import Pod
+from pilotage.api.core_v1 import PersistentVolumeClaim, Pod
+from pilotage.controllers.statefulset.claims import new_claims, owners
 from pilotage.controllers.statefulset.core import Revisions, ordinal_of, plan
 
 OLD, NEW = "db-old", "db-new"
@@ -120,3 +121,54 @@ def test_the_update_becomes_current_when_all_run_it(now: Any) -> None:
 )
 def test_ordinals(name: str, number: int | None) -> None:
     assert ordinal_of(statefulset(1), make_pod(name)) == number
+
+
+def with_claims(**spec: Any) -> StatefulSet:
+    template = {"metadata": {"name": "data", "labels": {"tier": "fast"}}, "spec": {"accessModes": ["ReadWriteOnce"]}}
+    return statefulset(2, volumeClaimTemplates=[template], selector={"matchLabels": {"app": "db"}}, **spec)
+
+
+def test_a_claim_is_named_by_template_set_and_number(now: Any) -> None:
+    made = with_claims()
+    (claim,) = new_claims(made, 1)
+    assert claim["metadata"]["name"] == "data-db-1"
+    assert claim["metadata"]["labels"] == {"tier": "fast", "app": "db"}
+    assert claim["spec"] == {"accessModes": ["ReadWriteOnce"]}
+    assert "ownerReferences" not in claim["metadata"]
+    document = plan(made, [], STEADY, now).create[0].document
+    assert document["spec"]["volumes"] == [{"name": "data", "persistentVolumeClaim": {"claimName": "data-db-0"}}]
+
+
+def test_a_claim_takes_the_place_of_a_volume_of_its_name(now: Any) -> None:
+    stated = [{"name": "data", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
+    template = {"spec": {"containers": [], "volumes": stated}}
+    revisions = Revisions(current=NEW, current_template=template, update=NEW, update_template=template)
+    found = plan(with_claims(), [], revisions, now).create[0].document["spec"]["volumes"]
+    assert [(item["name"], "emptyDir" in item) for item in found] == [("data", False), ("tmp", True)]
+
+
+RETENTION = [
+    pytest.param("Retain", "Retain", False, (), None, id="kept"),
+    pytest.param("Delete", "Retain", False, (), ["StatefulSet"], id="goes with the set"),
+    pytest.param("Delete", "Retain", False, ("StatefulSet",), None, id="says so already"),
+    pytest.param("Retain", "Retain", False, ("StatefulSet",), [], id="no longer goes with the set"),
+    pytest.param("Retain", "Delete", True, (), ["Pod"], id="goes with the pod that scaling removes"),
+    pytest.param("Retain", "Delete", False, ("Pod",), [], id="stays when the pod is wanted again"),
+    pytest.param("Delete", "Delete", True, ("StatefulSet",), ["Pod"], id="scaling comes first"),
+    pytest.param("Retain", "Retain", False, ("ConfigMap",), None, id="strangers are none of its business"),
+    pytest.param("Delete", "Retain", False, ("ConfigMap",), ["ConfigMap", "StatefulSet"], id="strangers stay"),
+]
+
+
+@pytest.mark.parametrize(("deleted", "scaled", "surplus", "present", "wanted"), RETENTION)
+def test_retention(deleted: str, scaled: str, surplus: bool, present: Any, wanted: Any) -> None:
+    made = with_claims(persistentVolumeClaimRetentionPolicy={"whenDeleted": deleted, "whenScaled": scaled})
+    references = {
+        "StatefulSet": {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "db", "uid": "u"},
+        "Pod": {"apiVersion": "v1", "kind": "Pod", "name": "db-1", "uid": "uid-db-1"},
+        "ConfigMap": {"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "x"},
+    }
+    metadata = {"name": "data-db-1", "ownerReferences": [references[kind] for kind in present]}
+    claim = convert(PersistentVolumeClaim, {"metadata": metadata})
+    found = owners(made, claim, member(1), surplus=surplus)
+    assert (None if found is None else [item["kind"] for item in found]) == wanted

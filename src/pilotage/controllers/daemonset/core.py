@@ -51,6 +51,9 @@ def plan(daemonset: DaemonSet, pods: Sequence[Pod], nodes: Sequence[Node], revis
     delete: list[Pod] = []
     create: list[str] = []
     kept: dict[str, Pod] = {}
+    surging: dict[str, Pod] = {}  # nodes where the new pod already stands beside the old one
+    mark = revision.rpartition("-")[2]
+    surge = _surge_max(daemonset, spec, nodes)
     desired = 0
     misplaced = 0
     for node in sorted(nodes, key=lambda item: item.metadata.name):
@@ -69,9 +72,17 @@ def plan(daemonset: DaemonSet, pods: Sequence[Pod], nodes: Sequence[Node], revis
             oldest, *rest = sorted(living, key=lambda pod: (pod.metadata.is_deleting, pod.metadata.creation_timestamp))
             if should_run:
                 kept[name] = oldest
-            delete += [pod for pod in rest if not pod.metadata.is_deleting]
+                if surge and oldest.metadata.labels.get(REVISION_LABEL) != mark:
+                    fresh = (pod for pod in rest if pod.metadata.labels.get(REVISION_LABEL) == mark)
+                    if successor := next(fresh, None):
+                        surging[name] = successor
+            delete += [pod for pod in rest if not pod.metadata.is_deleting and surging.get(name) is not pod]
     waits = {name: available_in_s(pod, daemonset.spec.min_ready_seconds, now) for name, pod in kept.items()}
-    if not delete and not create:
+    fresh_waits = [available_in_s(pod, daemonset.spec.min_ready_seconds, now) for pod in surging.values()]
+    if surge:
+        replaced, added = _surged(daemonset, kept, surging, waits, mark, surge, now)
+        delete, create = [*delete, *replaced], [*create, *added]
+    elif not delete and not create:
         delete = _outdated(daemonset, kept, waits, revision, desired)
     if daemonset.metadata.is_deleting:
         delete, create = [], []
@@ -79,7 +90,7 @@ def plan(daemonset: DaemonSet, pods: Sequence[Pod], nodes: Sequence[Node], revis
         delete=tuple(delete[:BURST_MAX]),
         create=tuple(create[:BURST_MAX]),
         status=_status(daemonset, kept, waits, revision, desired, misplaced),
-        check_after_s=min((wait for wait in waits.values() if wait), default=None),
+        check_after_s=min((wait for wait in (*waits.values(), *fresh_waits) if wait), default=None),
     )
 
 
@@ -163,6 +174,43 @@ def _outdated(
         chosen.append(pod)
         budget -= serves
     return chosen
+
+
+def _surge_max(daemonset: DaemonSet, spec: PodSpec, nodes: Sequence[Node]) -> int:
+    """How many nodes may run the new pod beside the old one at a time; 0: pods are replaced by deletion."""
+    strategy = daemonset.spec.update_strategy
+    if strategy.type != "RollingUpdate" or strategy.rolling_update.max_surge in (0, "0%"):
+        return 0
+    desired = sum(1 for node in nodes if fits(spec, node)[0])
+    return scaled(strategy.rolling_update.max_surge, desired, round_up=True)
+
+
+def _surged(
+    daemonset: DaemonSet,
+    kept: Mapping[str, Pod],
+    surging: Mapping[str, Pod],
+    waits: Mapping[str, float | None],
+    mark: str,
+    surge: int,
+    now: datetime,
+) -> tuple[list[Pod], list[str]]:
+    """(old pods whose successor serves, nodes that get a successor now) (KEP-1591)."""
+    done: list[Pod] = []
+    broken: list[str] = []
+    serving: list[str] = []
+    for name, pod in kept.items():
+        if pod.metadata.labels.get(REVISION_LABEL) == mark:
+            continue
+        successor = surging.get(name)
+        if successor is None:
+            # An old pod that does not serve loses nobody anything: its successor costs no surge.
+            (serving if waits[name] == 0 and not pod.metadata.is_deleting else broken).append(name)
+        elif available_in_s(successor, daemonset.spec.min_ready_seconds, now) == 0:
+            if not pod.metadata.is_deleting:
+                done.append(pod)
+        else:
+            surge -= 1
+    return done, [*broken, *serving[: max(surge, 0)]]
 
 
 def _status(

@@ -17,6 +17,7 @@ from pilotage.api.core_v1 import Pod
 from pilotage.api.pods import available_in_s, from_template, is_terminal
 from pilotage.api.revisions import REVISION_LABEL
 from pilotage.api.workloads import scaled
+from pilotage.controllers.statefulset.claims import volumes
 
 NAME_LABEL = "statefulset.kubernetes.io/pod-name"
 INDEX_LABEL = "apps.kubernetes.io/pod-index"
@@ -56,6 +57,11 @@ def ordinal_of(statefulset: StatefulSet, pod: Pod) -> int | None:
     return int(match[1]) if match else None
 
 
+def is_surplus(statefulset: StatefulSet, ordinal: int) -> bool:
+    """Whether scaling removes the pod of that number."""
+    return ordinal not in _ordinals(statefulset)
+
+
 def plan(statefulset: StatefulSet, pods: Sequence[Pod], revisions: Revisions, now: datetime) -> Plan:
     """`pods`: those the set manages."""
     by_ordinal = {number: pod for pod in pods if (number := ordinal_of(statefulset, pod)) is not None}
@@ -83,6 +89,9 @@ def new_pod(statefulset: StatefulSet, ordinal: int, revisions: Revisions) -> dic
     spec: dict[str, Any] = {"hostname": name}
     if statefulset.spec.service_name:
         spec["subdomain"] = statefulset.spec.service_name
+    if statefulset.spec.volume_claim_templates:
+        stated = (template.get("spec") or {}).get("volumes") or []
+        spec["volumes"] = volumes(statefulset, ordinal, stated)
     revision = revisions.current if is_current else revisions.update
     labels = {NAME_LABEL: name, INDEX_LABEL: str(ordinal), REVISION_LABEL: revision}
     return from_template(template, owner=statefulset, name=name, labels=labels, spec=spec)

@@ -1,12 +1,13 @@
 """Carries out the StatefulSet plan on pods, revisions and status."""
 
 from pilotage.api.apps_v1 import ControllerRevision, StatefulSet
-from pilotage.api.core_v1 import Pod
+from pilotage.api.core_v1 import PersistentVolumeClaim, Pod
 from pilotage.api.labels import from_label_selector
 from pilotage.api.revisions import REVISION_LABEL, template_in
-from pilotage.api.status import ApiError
+from pilotage.api.status import ApiError, is_already_exists
 from pilotage.api.workloads import status_patch
-from pilotage.controllers.statefulset.core import Creation, Plan, Revisions, ordinal_of, plan
+from pilotage.controllers.statefulset.claims import claim_name, new_claims, owners
+from pilotage.controllers.statefulset.core import Creation, Plan, Revisions, is_surplus, ordinal_of, plan
 from pilotage.kit.clock import Clock
 from pilotage.reconcile import DONE, Controller, Manager, Request, Result
 from pilotage.reconcile.claims import claimed, index_by_controller, managed, to_manager
@@ -23,6 +24,7 @@ class StatefulSetReconciler:
         self._sets = manager.informer(StatefulSet)
         self._pods = manager.informer(Pod)
         self._revisions = manager.informer(ControllerRevision)
+        self._claims = manager.informer(PersistentVolumeClaim)
         self._writes = Writes(manager.client)
         self._writes.follow(self._pods)
         self._writes.follow(self._revisions)
@@ -34,6 +36,7 @@ class StatefulSetReconciler:
         controller.watch(self._sets)
         controller.watch(self._pods, to_manager(self._sets, lambda item: from_label_selector(item.spec.selector)))
         controller.reads(self._revisions)
+        controller.reads(self._claims)
         return controller
 
     async def reconcile(self, request: Request) -> Result:
@@ -50,6 +53,7 @@ class StatefulSetReconciler:
         step = plan(statefulset, pods, revisions, self._clock.wall())
         failure: ApiError | None = None
         try:
+            await self._hand_over_claims(request, statefulset, pods)
             await self._carry_out(request, statefulset, step)
         except ApiError as error:
             failure = error
@@ -94,6 +98,7 @@ class StatefulSetReconciler:
             name = creation.document["metadata"]["name"]
             about = f"create Pod {name} in StatefulSet {statefulset.metadata.name}"
             try:
+                await self._create_claims(request, statefulset, creation)
                 await self._writes.create(request, self._pods, creation.document)
             except ApiError as error:
                 self._events.warning(statefulset, "FailedCreate", f"{about} failed error: {error}")
@@ -102,3 +107,34 @@ class StatefulSetReconciler:
 
         await together([delete(pod) for pod in step.delete])
         await together([create(creation) for creation in step.create])
+
+    async def _create_claims(self, request: Request, statefulset: StatefulSet, creation: Creation) -> None:
+        """Claims come before the pod that mounts them; one that is there already is used as it is."""
+        pod = creation.document["metadata"]["name"]
+        for document in new_claims(statefulset, creation.ordinal):
+            name = document["metadata"]["name"]
+            if self._claims.get(name, statefulset.metadata.namespace) is not None:
+                continue
+            about = f"create Claim {name} Pod {pod} in StatefulSet {statefulset.metadata.name}"
+            try:
+                await self._writes.create(request, self._claims, document)
+            except ApiError as error:
+                if is_already_exists(error):
+                    continue
+                self._events.warning(statefulset, "FailedCreate", f"{about} failed error: {error}")
+                raise
+            self._events.normal(statefulset, "SuccessfulCreate", f"{about} success")
+
+    async def _hand_over_claims(self, request: Request, statefulset: StatefulSet, pods: list[Pod]) -> None:
+        """Owners of claims follow the retention policy, before scaling removes a pod that takes its claims along."""
+        for pod in pods:
+            ordinal = ordinal_of(statefulset, pod)
+            if ordinal is None:
+                continue
+            surplus = is_surplus(statefulset, ordinal)
+            for template in statefulset.spec.volume_claim_templates:
+                claim = self._claims.get(claim_name(template, statefulset, ordinal), statefulset.metadata.namespace)
+                references = owners(statefulset, claim, pod, surplus=surplus) if claim is not None else None
+                if claim is not None and references is not None:
+                    metadata = {"ownerReferences": references, "resourceVersion": claim.metadata.resource_version}
+                    await self._writes.patch(request, self._claims, claim, {"metadata": metadata})
