@@ -16,6 +16,7 @@ from pilotage.agent.config import Config
 from pilotage.agent.container_setup import ContainerSetup
 from pilotage.agent.core import resolver
 from pilotage.agent.core.fields import NodeFacts
+from pilotage.agent.host_ports import HostPorts
 from pilotage.agent.images import ImageStore, image_list
 from pilotage.agent.memory import PodMemory
 from pilotage.agent.mounts import KernelMounts, Mounts
@@ -34,6 +35,7 @@ from pilotage.client import Client, EventRecorder, Informer
 from pilotage.kit.clock import SYSTEM_CLOCK, Clock
 from pilotage.kit.tasks import TaskSet, task_set
 from pilotage.network import KernelWiring, NetworkError, Wiring
+from pilotage.nft import KernelNft, Nft
 from pilotage.telemetry import get_logger
 
 WORKER_RESTART_S = 1.0  # a worker that failed for a reason of ours is taken up again after this
@@ -53,11 +55,12 @@ async def run(
     runtime: Runtime | None = None,
     wiring: Wiring | None = None,
     mounts: Mounts | None = None,
+    open_nft: Callable[[], Nft] = KernelNft,
     clock: Clock = SYSTEM_CLOCK,
 ) -> None:
     """Run the node until cancelled. `on_ready` is called once the node is registered and its pods are taken up.
 
-    `runtime`, `wiring` and `mounts` default to the kernel's; the process must be in the node's network namespace.
+    The seams default to the kernel's; the process must be in the node's network namespace.
     """
     for directory in (config.data_dir, config.run_dir):
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -69,6 +72,7 @@ async def run(
             runtime=runtime,
             wiring=wiring or KernelWiring(),
             mounts=mounts or KernelMounts(),
+            open_nft=open_nft,
             clock=clock,
         )
         await agent.open()
@@ -92,9 +96,11 @@ class Agent:
         runtime: Runtime | None,
         wiring: Wiring,
         mounts: Mounts,
+        open_nft: Callable[[], Nft],
         clock: Clock,
     ) -> None:
         self._mounts = mounts
+        self._host_ports = HostPorts(open_nft)
         self._config = config
         self._client = client
         self._tasks = tasks
@@ -151,6 +157,7 @@ class Agent:
             events=self._events,
             runtime=self.runtime,
             network=self.network,
+            host_ports=self._host_ports,
             volumes=volumes,
             references=self._references,
             setup=setup,
@@ -193,6 +200,7 @@ class Agent:
         """Stop watching; containers run on."""
         await self._node_services.checker.aclose()
         await self.runtime.aclose()
+        self._host_ports.close()
 
     async def _take_up(self) -> None:
         """Pods that left something on disk: those still in the API go on, the others are stopped."""

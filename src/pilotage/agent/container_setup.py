@@ -6,6 +6,7 @@ start. Everything that stops a container from being created is raised as `StartR
 
 import asyncio
 import base64
+import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +16,34 @@ from pilotage.agent.core.fields import FieldError, NodeFacts
 from pilotage.agent.core.image_name import ImageName, InvalidImageNameError, Pull
 from pilotage.agent.core.oci import Mount, User
 from pilotage.agent.errors import MountFailure, StartRefused
-from pilotage.agent.images import Image, ImageError, ImageStore
+from pilotage.agent.images import USUAL_PATH, Image, ImageError, ImageStore, host_image
 from pilotage.agent.mounts import Mounts
 from pilotage.agent.references import References
 from pilotage.agent.rootfs import RootFSMaker
 from pilotage.agent.volumes import Volumes, sub_path
-from pilotage.api.core_v1 import Container, EnvFromReference, EnvVar, Pod, Service
+from pilotage.api.core_v1 import (
+    Capabilities,
+    Container,
+    EnvFromReference,
+    EnvVar,
+    Pod,
+    SecurityContext,
+    Service,
+)
 from pilotage.api.quantity import QuantityError
 
 TERMINATION_MESSAGE_BYTES_MAX = 4096
 
+# Whoever ignores SIGCHLD has its dead children, adopted ones too, reaped by the kernel (wait(2)); the disposition
+# survives execve(2). What runs in the end is one `sleep`.
+PROCESS_HOLDER = ("env", "--ignore-signal=CHLD", "sleep", "infinity")
+
 Tell = Callable[[str, str, str], None]
+
+
+def holder_id(uid: str) -> str:
+    """Of the container that holds the pod's PID namespace."""
+    return f"{uid}-holder"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,12 +147,13 @@ class ContainerSetup:
             raise StartRefused("CreateContainerConfigError", text) from error
         except OSError as error:
             raise StartRefused("CreateContainerError", f"{error.filename or ''}: {error.strerror}") from error
+        name = resolver.kernel_hostname(pod, self._cluster_domain)
         root = self._roots.make(image, container_id)
         namespaces = {"mount": "", "pid": "", **context.sandbox_namespaces}
         if context.network_namespace:
             namespaces["network"] = context.network_namespace
         if pod.spec.host_pid:
-            del namespaces["pid"]
+            namespaces.pop("pid")
         if pod.spec.host_ipc:
             namespaces.pop("ipc", None)
         if pod.spec.host_network:
@@ -145,7 +164,7 @@ class ContainerSetup:
             environment=variables,
             working_directory=container.working_dir or image.working_directory,
             user=user,
-            hostname=resolver.hostname(pod),
+            hostname=name,
             mounts=(*root.mounts, *container_mounts),
             namespaces=namespaces,
             cgroup_path=self._cgroup_path(pod.metadata.uid, container_id),
@@ -155,13 +174,41 @@ class ContainerSetup:
         )
         return Prepared(document=oci.document(pod, container, bundle), image=image, termination_log=termination_log)
 
+    def process_holder(self, uid: str) -> dict[str, object]:
+        """The document of the process that holds a pod's PID namespace and reaps what dies in it.
+
+        It can do nothing and sees nothing that a container of the host image would not: a container that is allowed to
+        trace may look at it through /proc/1.
+        """
+        identifier = holder_id(uid)
+        root = self._roots.make(host_image(), identifier)
+        nothing = SecurityContext(
+            capabilities=Capabilities(drop=("ALL",)), allow_privilege_escalation=False, read_only_root_filesystem=True
+        )
+        bundle = oci.Bundle(
+            rootfs=str(root.path),
+            args=PROCESS_HOLDER,
+            environment={"PATH": USUAL_PATH},
+            working_directory="/",
+            user=User(),
+            hostname="holder",
+            mounts=root.mounts,
+            namespaces={"mount": "", "pid": "", "ipc": "", "uts": "", "network": ""},
+            cgroup_path=self._cgroup_path(uid, identifier),
+            memory_bytes=self._memory_bytes,
+            hidden_paths=root.hidden_paths,
+            may_lower_oom_score=self._may_lower_oom_score,
+        )
+        return oci.document(Pod(), Container(name="holder", security_context=nothing), bundle)
+
     # ── environment ─────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _environment(self, context: PodContext, container: Container, image: Image) -> dict[str, str]:
         """Later ones win: image, host name, Services, envFrom, env."""
         pod = context.pod
         variables = dict(one.partition("=")[::2] for one in image.environment)
-        variables["HOSTNAME"] = resolver.hostname(pod)
+        own_name = resolver.kernel_hostname(pod, self._cluster_domain)
+        variables["HOSTNAME"] = socket.gethostname() if pod.spec.host_network else own_name
         if container.tty:
             variables.setdefault("TERM", "xterm")
         services = environment.service_variables(
@@ -263,9 +310,10 @@ class ContainerSetup:
                 found.append(
                     Mount(destination=f"/etc/{name}", source=str(source), options=("bind", "rprivate", read_only))
                 )
+        shared_memory = "/dev/shm" if pod.spec.host_ipc else str(context.shared_memory)  # noqa: S108
         if "/dev/shm" not in taken:  # noqa: S108 - the mount point's fixed name
             found.append(
-                Mount(destination="/dev/shm", source=str(context.shared_memory), options=("bind", "rprivate", "rw"))  # noqa: S108
+                Mount(destination="/dev/shm", source=shared_memory, options=("bind", "rprivate", "rw"))  # noqa: S108
             )
         log = context.directory / "termination" / container_id
         log.parent.mkdir(exist_ok=True, mode=0o700)

@@ -22,6 +22,7 @@ from pilotage.agent.core.state import (
     ContainerStarted,
     Event,
     PodState,
+    SandboxLost,
 )
 from pilotage.agent.errors import StartRefused
 from pilotage.agent.images import Image
@@ -61,6 +62,8 @@ class Owner(Protocol):
     def tell(self, type_: str, reason: str, message: str, container: str = "") -> None: ...
 
     def context(self, pod_ips: tuple[str, ...]) -> PodContext: ...
+
+    def sandbox_stands(self) -> bool: ...
 
     def new_id(self, name: str, attempt: int) -> str: ...
 
@@ -113,6 +116,9 @@ class Containers:
         self._in_start.add(container_id)
         try:
             if self._take_up(container, container_id):
+                return
+            if not self._owner.sandbox_stands():
+                self._owner.post(SandboxLost())
                 return
             image = await self._node.setup.image(container, tell)
             self._images[name] = image

@@ -10,6 +10,7 @@ from pathlib import Path
 from pilotage.agent.checks import Checker
 from pilotage.agent.container_setup import ContainerSetup
 from pilotage.agent.core import resolver
+from pilotage.agent.host_ports import HostPorts
 from pilotage.agent.memory import PodMemory
 from pilotage.agent.mounts import Mounts
 from pilotage.agent.pod_network import PodNetwork
@@ -29,6 +30,7 @@ class NodeServices:
     events: EventRecorder
     runtime: Runtime
     network: PodNetwork
+    host_ports: HostPorts
     volumes: Volumes
     references: References
     setup: ContainerSetup

@@ -13,10 +13,7 @@ from typing import assert_never
 
 import msgspec
 
-from pilotage.agent.container_setup import (
-    PodContext,
-    write_pod_files,
-)
+from pilotage.agent.container_setup import PodContext, holder_id, write_pod_files
 from pilotage.agent.containers import Containers
 from pilotage.agent.core import actions, lifecycle, pod_spec, reception, resolver
 from pilotage.agent.core.container import ContainerPhase
@@ -215,7 +212,10 @@ class PodWorker:
             return False
         if self.pod.spec.host_network:
             return True
-        return bool(state.pod_ips) and self._node.network.restore(self.uid, state.pod_ips[0])
+        if not state.pod_ips or not self._node.network.restore(self.uid, state.pod_ips[0]):
+            return False
+        self._node.host_ports.publish(self.pod, state.pod_ips[0])
+        return True
 
     # ── the loop ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -343,8 +343,11 @@ class PodWorker:
     async def _create_sandbox(self) -> None:
         node, pod = self._node, self.pod
         try:
-            await node.runtime.open_sandbox(self.uid, resolver.kernel_hostname(pod, node.cluster_domain))
+            name = resolver.kernel_hostname(pod, node.cluster_domain)
+            holder = node.setup.process_holder(self.uid) if pod.spec.share_process_namespace else None
+            await node.runtime.open_sandbox(self.uid, name, holder=holder)
             ips = (node.node_ip,) if pod.spec.host_network else (await node.network.attach(self.uid),)
+            node.host_ports.publish(pod, ips[0])
             resolv_conf = resolver.resolv_conf(
                 pod,
                 cluster_dns=node.cluster_dns,
@@ -366,6 +369,7 @@ class PodWorker:
         for record in self._state.records:
             if record.container_id:
                 await self._containers.remove(record.container_id)
+        node.host_ports.withdraw(self.pod)
         if not self.pod.spec.host_network:
             await node.network.detach(self.uid)
         await asyncio.to_thread(node.volumes.unmount, self.uid)
@@ -373,6 +377,7 @@ class PodWorker:
         with contextlib.suppress(OSError):
             self._shared_memory.rmdir()
         await node.runtime.close_sandbox(self.uid)
+        node.roots.remove(holder_id(self.uid))
         node.references.release(self.uid)
         self.post(SandboxRemoved())
 
@@ -427,6 +432,10 @@ class PodWorker:
             directory=self.directory,
             shared_memory=self._shared_memory,
         )
+
+    def sandbox_stands(self) -> bool:
+        """Whether containers can be started in it: somebody may have killed what holds its namespaces."""
+        return bool(self._node.runtime.sandbox_namespaces(self.uid))
 
     def new_id(self, name: str, attempt: int) -> str:
         """Derived, not random: an agent that died in the middle of a start finds the container it was starting."""

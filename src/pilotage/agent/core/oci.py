@@ -75,6 +75,8 @@ MASKED_PATHS = (
     "/sys/devices/virtual/powercap",
 )
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+# In a network of its own an ordinary user may listen on port 80, as other engines allow.
+DEFAULT_SYSCTLS = {"net.ipv4.ip_unprivileged_port_start": "0"}
 CPU_PERIOD_US = 100_000
 PIDS_MAX = 4096  # as many as a node can spare for one container; stops a fork bomb before it reaches other pods
 SHM_SIZE = "65536k"
@@ -157,8 +159,7 @@ def document(pod: Pod, container: Container, bundle: Bundle) -> dict[str, Any]:
     if bundle.cgroup_path:
         linux["cgroupsPath"] = bundle.cgroup_path
         linux["resources"] = resources(container)
-    if "network" in bundle.namespaces and pod.spec.security_context.sysctls:
-        linux["sysctl"] = {one.name: one.value for one in pod.spec.security_context.sysctls}
+    linux["sysctl"] = _sysctls(pod, bundle)
     document: dict[str, Any] = {
         "ociVersion": "1.0.2",
         "process": process,
@@ -170,6 +171,17 @@ def document(pod: Pod, container: Container, bundle: Bundle) -> dict[str, Any]:
     if bundle.namespaces.get("uts") == "":
         document["hostname"] = bundle.hostname
     return document
+
+
+def _sysctls(pod: Pod, bundle: Bundle) -> dict[str, str]:
+    """Those of namespaces that the pod has for itself; others would change the node."""
+    asked = {one.name.replace("/", "."): one.value for one in pod.spec.security_context.sysctls}
+    found = {}
+    if bundle.namespaces.get("network"):
+        found = DEFAULT_SYSCTLS | {name: value for name, value in asked.items() if name.startswith("net.")}
+    if bundle.namespaces.get("ipc"):
+        found |= {name: value for name, value in asked.items() if name.startswith(("kernel.", "fs.mqueue."))}
+    return found
 
 
 def capabilities_of(container: Container) -> tuple[str, ...]:

@@ -8,12 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pilotage.api.core_v1 import HostAlias, Pod
+from pilotage.kit.errors import PilotageError
 
 # resolv.conf(5) and "DNS for Services and Pods": what is above is cut off, as the kubelet does.
 NAMESERVERS_MAX = 3
 SEARCHES_MAX = 32
 SEARCH_CHARACTERS_MAX = 2048
 HOSTNAME_MAX = 63
+KERNEL_HOSTNAME_MAX = 64  # uname(2)
+
+
+class HostnameTooLongError(PilotageError):
+    """The kernel cannot hold the name that the pod asks for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,11 +116,17 @@ def domain(pod: Pod, cluster_domain: str) -> str:
 
 
 def kernel_hostname(pod: Pod, cluster_domain: str) -> str:
-    """What hostname(1) prints inside (KEP-1797: the full name if asked for)."""
-    full = domain(pod, cluster_domain)
-    if pod.spec.set_hostname_as_fqdn and full:
-        return f"{hostname(pod)}.{full}"
-    return hostname(pod)
+    """What hostname(1) prints inside (KEP-1797: the full name if asked for); raises `HostnameTooLongError`."""
+    suffix = domain(pod, cluster_domain)
+    if not pod.spec.set_hostname_as_fqdn or not suffix:
+        return hostname(pod)
+    full = f"{hostname(pod)}.{suffix}"
+    if len(full) > KERNEL_HOSTNAME_MAX:
+        raise HostnameTooLongError(
+            f"Failed to construct FQDN from pod hostname and cluster domain, FQDN {full} is too long "
+            f"({KERNEL_HOSTNAME_MAX} characters is the max, {len(full)} characters requested)"
+        )
+    return full
 
 
 def hosts(pod: Pod, *, pod_ips: Sequence[str], cluster_domain: str) -> str:

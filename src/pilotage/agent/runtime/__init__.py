@@ -93,8 +93,11 @@ class Runtime(Protocol):
         """`name://version`, as the Node's status shows it."""
         ...
 
-    async def open_sandbox(self, uid: str, hostname: str) -> None:
-        """Make the IPC and UTS namespaces that a pod's containers share. No error when they stand."""
+    async def open_sandbox(self, uid: str, hostname: str, *, holder: dict[str, Any] | None = None) -> None:
+        """Make the IPC and UTS namespaces that a pod's containers share. No error when they stand.
+
+        `holder` is the document of a container whose PID namespace they share too; it is run as long as the sandbox.
+        """
         ...
 
     async def close_sandbox(self, uid: str) -> None:
@@ -102,7 +105,7 @@ class Runtime(Protocol):
         ...
 
     def sandbox_namespaces(self, uid: str) -> dict[str, str]:
-        """OCI type → path, empty when the sandbox is not open."""
+        """OCI type → path, empty when the sandbox is not open or what holds it has died."""
         ...
 
     async def create(self, spec: ContainerSpec) -> None:

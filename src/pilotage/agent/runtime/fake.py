@@ -7,6 +7,7 @@ them that containers outlive the agent that started them: hand the same object t
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from pilotage.agent.runtime import ContainerExit, ContainerSpec, ExecSession, FoundContainer, RuntimeFailure
 from pilotage.kit.clock import SYSTEM_CLOCK, Clock
@@ -33,6 +34,7 @@ class FakeRuntime:
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
         self.containers: dict[str, FakeContainer] = {}
         self.sandboxes: dict[str, str] = {}  # uid → host name
+        self.holders: dict[str, bool] = {}  # uid → whether its containers share a PID namespace
         self.refusals: list[str] = []  # messages of the next creations that fail
         self.commands: dict[tuple[str, ...], tuple[int, bytes]] = {}  # what execute answers; others succeed
         self.obeys = True  # of containers created from now on
@@ -78,14 +80,16 @@ class FakeRuntime:
     async def version(self) -> str:
         return "fake://1.0"
 
-    async def open_sandbox(self, uid: str, hostname: str) -> None:
+    async def open_sandbox(self, uid: str, hostname: str, *, holder: dict[str, Any] | None = None) -> None:
         self.sandboxes[uid] = hostname
+        self.holders[uid] = holder is not None
 
     async def close_sandbox(self, uid: str) -> None:
         self.sandboxes.pop(uid, None)
 
     def sandbox_namespaces(self, uid: str) -> dict[str, str]:
-        return {"ipc": f"/fake/{uid}/ipc", "uts": f"/fake/{uid}/uts"} if uid in self.sandboxes else {}
+        kinds = ("ipc", "uts", "pid") if self.holders.get(uid) else ("ipc", "uts")
+        return {kind: f"/fake/{uid}/{kind}" for kind in kinds} if uid in self.sandboxes else {}
 
     async def create(self, spec: ContainerSpec) -> None:
         if self.refusals:

@@ -117,7 +117,7 @@ class OCIRuntime:
 
     # ── sandboxes ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def open_sandbox(self, uid: str, hostname: str) -> None:
+    async def open_sandbox(self, uid: str, hostname: str, *, holder: dict[str, Any] | None = None) -> None:
         if self.sandbox_namespaces(uid):
             return
         await self.close_sandbox(uid)
@@ -134,16 +134,54 @@ class OCIRuntime:
                 mount(f"/proc/thread-self/ns/{name}", str(directory / name), "", MS_BIND)
 
         await _on_fresh_thread(make)
+        if holder is not None:
+            await self._open_holder(uid, holder)
+
+    async def _open_holder(self, uid: str, document: dict[str, Any]) -> None:
+        """Run it without a monitor: nobody wants its output or its exit code."""
+        directory = self._sandboxes / uid / "holder"
+        directory.mkdir(mode=0o700)
+        (directory / "config.json").write_bytes(msgspec.json.encode(document))
+        log, pid_file = directory / "log", directory / "pid"
+        completed = await processes.run(
+            [
+                self._binary, "--root", str(self._root), "--log", str(log), "run", "--detach",
+                "--bundle", str(directory), "--pid-file", str(pid_file), _holder_id(uid),
+            ],
+            timeout_s=COMMAND_TIMEOUT_S,
+            capture=False,
+        )  # fmt: skip
+        if completed.exit_code != 0:
+            raise RuntimeFailure(_readable(log.read_text(errors="replace")) or completed.error_text())
+        pid = int(pid_file.read_text())
+        (directory / "started").write_text(str(_start_time(pid) or 0))
+        target = self._sandboxes / uid / "pid"
+        target.touch(mode=0o600)
+        mount(f"/proc/{pid}/ns/pid", str(target), "", MS_BIND)
+
+    def _holder_runs(self, uid: str) -> bool:
+        directory = self._sandboxes / uid / "holder"
+        try:
+            return _is_alive(int((directory / "pid").read_text()), int((directory / "started").read_text()))
+        except (OSError, ValueError):
+            return False
 
     async def close_sandbox(self, uid: str) -> None:
         directory = self._sandboxes / uid
-        for name in ("ipc", "uts"):
+        if (self._root / _holder_id(uid)).exists():
+            with contextlib.suppress(RuntimeFailure):
+                await self._runc("delete", "--force", _holder_id(uid))
+        for name in ("ipc", "uts", "pid"):
             unmount(str(directory / name))
         shutil.rmtree(directory, ignore_errors=True)
         self._cgroups.remove_pod(uid)
 
     def sandbox_namespaces(self, uid: str) -> dict[str, str]:
         paths = {name: self._sandboxes / uid / name for name in ("ipc", "uts")}
+        if (self._sandboxes / uid / "holder").is_dir():
+            if not self._holder_runs(uid):
+                return {}
+            paths["pid"] = self._sandboxes / uid / "pid"
         if all(_is_namespace(path) for path in paths.values()):
             return {name: str(path) for name, path in paths.items()}
         return {}
@@ -308,6 +346,10 @@ class OCIRuntime:
         temporary = path.with_suffix(".new")
         temporary.write_bytes(msgspec.json.encode(record))
         temporary.rename(path)
+
+
+def _holder_id(uid: str) -> str:
+    return f"{uid}-holder"
 
 
 def signal_number(name: str) -> int:
