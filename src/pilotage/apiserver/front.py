@@ -324,13 +324,13 @@ def not_allowed(asked: Route) -> ApiError:
 def _narrowed(asked: Route, field_selector: str) -> Route:
     """As authorizers see it: a collection narrowed to one name is that object, so that a node may watch one ConfigMap.
 
-    As kube-apiserver's RequestInfo does for list, watch and deletecollection.
+    As kube-apiserver's RequestInfo does for list, watch and deletecollection (KEP-4601).
     """
-    if asked.name or asked.verb not in ("list", "watch", "deletecollection") or "metadata.name" not in field_selector:
+    if not field_selector or asked.name or asked.verb not in ("list", "watch", "deletecollection"):
         return asked
     try:
         requirements = parse_field_selector(field_selector).requirements
     except SelectorError:
         return asked  # whoever may list learns what is wrong with the selector
-    names = [next(iter(one.values)) for one in requirements if one.key == "metadata.name" and one.operator == "in"]
-    return replace(asked, name=names[0]) if names else asked
+    fields = tuple((one.key, next(iter(one.values))) for one in requirements if one.operator == "in")
+    return replace(asked, name=dict(fields).get("metadata.name", ""), fields=fields)

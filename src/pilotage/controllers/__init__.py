@@ -21,6 +21,7 @@ from pilotage.api.discovery_v1 import EndpointSlice
 from pilotage.api.meta_v1 import Object
 from pilotage.api.policy_v1 import PodDisruptionBudget
 from pilotage.client import Client, Informer
+from pilotage.controllers.clusterrole.reconciler import ClusterRoleReconciler
 from pilotage.controllers.daemonset.reconciler import DaemonSetReconciler
 from pilotage.controllers.deployment.reconciler import DeploymentReconciler
 from pilotage.controllers.disruption.reconciler import DisruptionReconciler
@@ -94,7 +95,8 @@ async def run(config: Config, client: Client, *, on_ready: Callable[[], None] = 
 
 
 _Reconciler = (
-    DaemonSetReconciler
+    ClusterRoleReconciler
+    | DaemonSetReconciler
     | DeploymentReconciler
     | DisruptionReconciler
     | EndpointSliceReconciler
@@ -129,6 +131,7 @@ def _reconcilers(config: Config, manager: Manager) -> list[_Reconciler]:
         NodeLifecycleReconciler(manager, clock, grace_s=config.node_grace_s),
         TaintEvictionReconciler(manager, clock),
         PodGcReconciler(manager, clock),
+        ClusterRoleReconciler(manager),
     ]
     if config.root_ca:
         found.append(RootCaReconciler(manager, config.root_ca))

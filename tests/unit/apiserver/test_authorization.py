@@ -188,7 +188,7 @@ def pod(name: str, node: str, **spec: Any) -> Document:
 
 def test_a_node_reads_only_what_its_pods_name() -> None:
     world = World()
-    secret = "/api/v1/namespaces/default/secrets/{}"  # noqa: S105 - a path
+    secret = "/api/v1/namespaces/default/secrets/{}"
     volumes = [{"name": "v", "secret": {"secretName": "mine"}}]
     assert not world.may(NODE, "get", secret.format("mine"))
     world.put("pods", pod("web", "n1", volumes=volumes), group="")
@@ -214,9 +214,22 @@ def test_every_way_to_name_a_secret_or_config_map_counts() -> None:
     assert all(world.may(NODE, "get", f"/api/v1/namespaces/default/configmaps/c{n}") for n in (1, 2, 3))
 
 
+def test_a_node_reads_its_own_pods_and_lists_only_those() -> None:
+    world = World()
+    world.put("pods", pod("web", "n1"), group="")
+    world.put("pods", pod("db", "n2"), group="")
+    assert world.may(NODE, "get", "/api/v1/namespaces/default/pods/web")
+    assert not world.may(NODE, "get", "/api/v1/namespaces/default/pods/db")
+    for verb in ("list", "watch"):
+        whole = Route(path="", verb=verb, resource_request=True, version="v1", plural="pods")
+        assert not world.authorizer.allows(NODE, whole)
+        assert world.authorizer.allows(NODE, dataclasses.replace(whole, fields=(("spec.nodeName", "n1"),)))
+        assert not world.authorizer.allows(NODE, dataclasses.replace(whole, fields=(("spec.nodeName", "n2"),)))
+
+
 def test_a_node_gets_tokens_for_its_pods_accounts_only_and_keeps_its_own_lease() -> None:
     world = World()
-    token = "/api/v1/namespaces/default/serviceaccounts/{}/token"  # noqa: S105 - a path
+    token = "/api/v1/namespaces/default/serviceaccounts/{}/token"
     world.put("pods", pod("web", "n1"), group="")
     assert world.may(NODE, "create", token.format("robot"))
     assert not world.may(NODE, "create", token.format("other"))

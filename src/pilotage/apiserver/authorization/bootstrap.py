@@ -112,7 +112,7 @@ _ROLES: dict[str, tuple[Document, ...]] = {
     "system:node": (
         _rule(("create", "get", "list", "watch"), "", "nodes"),
         _rule(("patch", "update"), "", "nodes", "nodes/status"),
-        _rule((*_READ, "create", "delete"), "", "pods"),
+        _rule(("create", "delete"), "", "pods"),  # reading its own is the node authoriser's
         _rule(("patch", "update"), "", "pods/status"),
         _rule(("create",), "", "pods/eviction"),
         _rule(_READ, "", "services"),
@@ -157,6 +157,8 @@ _ROLES: dict[str, tuple[Document, ...]] = {
     # One identity runs every controller: the garbage collector and the namespace controller reach every kind.
     "system:kube-controller-manager": (
         _rule(("delete", "deletecollection", "get", "list", "patch", "update", "watch"), "*", "*"),
+        # Aggregated roles hold what others may do and their writer may not: it only copies.
+        _rule(("escalate",), GROUP, "clusterroles"),
         _rule(("create",), "", "configmaps", "endpoints", "namespaces", "persistentvolumeclaims", "pods", "secrets",
               "serviceaccounts", "serviceaccounts/token", "pods/eviction"),
         _rule(("create",), "apps", "controllerrevisions", "replicasets"),

@@ -1,4 +1,4 @@
-"""What a node may do besides its roles: read the Secrets and ConfigMaps its pods name, and act for their accounts.
+"""What a node may do besides its roles: read its pods and the Secrets and ConfigMaps they name, act for their accounts.
 
 Keeps an index of which node uses what, fed with every change of a pod. Called by the `authorizer`.
 
@@ -23,6 +23,7 @@ class NodeGraph:
     """Which objects the pods of each node refer to."""
 
     def __init__(self, documents: Documents) -> None:
+        self._documents = documents
         self._uses: dict[str, Counter[Reference]] = {}
         self._pods: dict[tuple[str, str], str] = {}
         for pod in documents.list("", "pods"):
@@ -55,6 +56,8 @@ class NodeGraph:
         if asked.group == "" and asked.plural in _REFERENCED:
             named = bool(asked.name) and asked.verb in _READ and not asked.subresource
             return named and self.uses(node, (asked.plural, asked.namespace, asked.name))
+        if asked.group == "" and asked.plural == "pods" and not asked.subresource:
+            return self._reads_own_pods(node, asked)
         if asked.group == "" and asked.plural == "serviceaccounts":
             wanted = asked.verb == "create" and asked.subresource == "token"
             return wanted and self.uses(node, ("serviceaccounts", asked.namespace, asked.name))
@@ -62,6 +65,15 @@ class NodeGraph:
             own = asked.namespace == "kube-node-lease" and asked.name in ("", node)
             return own and asked.verb in ("get", "create", "update", "patch", "delete")
         return False
+
+    def _reads_own_pods(self, node: str, asked: Route) -> bool:
+        """A collection must be narrowed to the node's pods (KEP-4601); one pod must be among them."""
+        if asked.verb in ("list", "watch"):
+            return ("spec.nodeName", node) in asked.fields
+        if asked.verb != "get":
+            return False
+        pod = self._documents.get("", "pods", asked.namespace, asked.name)
+        return pod is not None and pod["spec"].get("nodeName") == node
 
 
 def _uid(pod: Document | None) -> str:

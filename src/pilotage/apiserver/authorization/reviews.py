@@ -100,4 +100,9 @@ def _asked(spec: Mapping[str, Any]) -> Route:
         namespace=attributes.get("namespace", ""),
         name=attributes.get("name", ""),
         subresource=attributes.get("subresource", ""),
+        fields=tuple(
+            (item.get("key", ""), item["values"][0])
+            for item in (attributes.get("fieldSelector") or {}).get("requirements") or ()
+            if item.get("operator") == "In" and len(item.get("values") or ()) == 1
+        ),
     )

@@ -29,6 +29,8 @@ class Route:
     name: str = ""  # "": the collection
     subresource: str = ""
     beyond: bool = False  # the path goes on after the subresource: only `proxy` has something there
+    # What a collection is narrowed to by equality, (field, value): authorisers may allow less than the whole.
+    fields: tuple[tuple[str, str], ...] = ()
 
 
 def route(method: str, path: str, *, watch: bool = False) -> Route:
