@@ -134,7 +134,15 @@ class ContainerSetup:
         tell("Normal", "Pulled", f'Successfully pulled image "{shown}"')
         return self._images.find(name)
 
-    async def prepare(self, context: PodContext, container: Container, container_id: str, image: Image) -> Prepared:
+    async def prepare(
+        self,
+        context: PodContext,
+        container: Container,
+        container_id: str,
+        image: Image,
+        *,
+        process_namespace: str = "",  # empty: one of its own, or what the pod says
+    ) -> Prepared:
         """Everything up to the document; the root is mounted. Raises `StartRefused`."""
         pod = context.pod
         try:
@@ -152,7 +160,9 @@ class ContainerSetup:
         namespaces = {"mount": "", "pid": "", **context.sandbox_namespaces}
         if context.network_namespace:
             namespaces["network"] = context.network_namespace
-        if pod.spec.host_pid:
+        if process_namespace:
+            namespaces["pid"] = process_namespace
+        elif pod.spec.host_pid:
             namespaces.pop("pid")
         if pod.spec.host_ipc:
             namespaces.pop("ipc", None)

@@ -28,7 +28,7 @@ from pilotage.agent.errors import StartRefused
 from pilotage.agent.images import Image
 from pilotage.agent.runtime import ContainerExit, ContainerSpec
 from pilotage.agent.services import NodeServices
-from pilotage.api.core_v1 import Container, LifecycleHandler, Pod
+from pilotage.api.core_v1 import Container, EphemeralContainer, LifecycleHandler, Pod
 from pilotage.kit.errors import PilotageError
 
 # After preStop has used up the grace period a container still gets this long between SIGTERM and SIGKILL.
@@ -123,7 +123,11 @@ class Containers:
             image = await self._node.setup.image(container, tell)
             self._images[name] = image
             prepared = await self._node.setup.prepare(
-                self._owner.context(self._owner.state.pod_ips), container, container_id, image
+                self._owner.context(self._owner.state.pod_ips),
+                container,
+                container_id,
+                image,
+                process_namespace=self._target_namespace(container),
             )
             self._messages[container_id] = prepared.termination_log
             await self._run_container(container, container_id, action.attempt, dict(prepared.document), tell)
@@ -153,6 +157,17 @@ class Containers:
             early = self._early_exits.pop(container_id, None)
             if early is not None:
                 self._post_exit(early, name)
+
+    def _target_namespace(self, container: Container) -> str:
+        """The process namespace an ephemeral container joins; empty for one of its own. Raises `StartRefused`."""
+        if not isinstance(container, EphemeralContainer) or not container.target_container_name:
+            return ""
+        name = container.target_container_name
+        record = next((one for one in self._owner.state.records if one.name == name), None)
+        found = self._node.runtime.find(record.container_id) if record is not None and record.is_running else None
+        if found is None or not found.running:
+            raise StartRefused("CreateContainerError", f'cannot find running target container "{name}"')
+        return f"/proc/{found.pid}/ns/pid"
 
     def _take_up(self, container: Container, container_id: str) -> bool:
         """A start that an earlier agent began: True if the container is there already."""

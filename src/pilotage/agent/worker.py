@@ -102,7 +102,11 @@ class PodWorker:
     def waiting_reason(self, name: str) -> str:
         """Why a container has no log yet."""
         shown = self._publisher.status
-        found = shown.container_statuses + shown.init_container_statuses if shown is not None else ()
+        found = (
+            (*shown.container_statuses, *shown.init_container_statuses, *shown.ephemeral_container_statuses)
+            if shown is not None
+            else ()
+        )
         waiting = next((one.state.waiting for one in found if one.name == name), None)
         return waiting.reason if waiting is not None else "ContainerCreating"
 
@@ -446,8 +450,7 @@ class PodWorker:
 
     def tell(self, type_: str, reason: str, message: str, container: str = "") -> None:
         metadata = self.pod.metadata
-        init = any(one.name == container for one in self.pod.spec.init_containers)
-        path = f"spec.{'initContainers' if init else 'containers'}{{{container}}}" if container else ""
+        path = pod_spec.field_path(self.pod, container) if container else ""
         reference = ObjectReference(
             api_version="v1",
             kind="Pod",

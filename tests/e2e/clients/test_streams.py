@@ -160,6 +160,24 @@ def test_run_with_a_terminal_ends_with_the_programs_exit_code(kubectl: Kubectl, 
     assert f'pod "{name}" deleted' in terminal.printed.decode()
 
 
+def test_debug_looks_into_a_running_pod(kubectl: Kubectl, program: str) -> None:
+    name = f"debug-{hashlib.sha256(program.encode()).hexdigest()[:6]}"
+    command = ("debug", "-it", "talk", "--image=localhost/host", "--profile=general", "--target=main", "-c", name)
+    with kubectl.terminal(*command, "--", "sh") as terminal:
+        terminal.type("\n")
+        terminal.until("# ")
+        terminal.type("cat /proc/1/cmd''line | tr '\\0' ' '; exit 0\n")
+        terminal.until("sleep 10000")  # the first process of the container it looks into
+        assert terminal.end() == 0
+    shown = json.loads(kubectl("get", "pod", "talk", "-o", "json"))
+    assert name in [one["name"] for one in shown["status"]["ephemeralContainerStatuses"]]
+    assert shown["status"]["phase"] == "Running"
+    assert "sleep 10000" in kubectl("logs", "talk", "-c", name)
+    removed = json.dumps([{"op": "remove", "path": "/spec/ephemeralContainers/0"}])
+    patched = ("patch", "pod", "talk", "--subresource=ephemeralcontainers", "--type=json", "-p", removed)
+    assert "may not be" in kubectl(*patched, code=1)
+
+
 def test_cp_carries_files_and_folders_both_ways(either_way: Kubectl, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     (folder / "deeper").mkdir(parents=True)

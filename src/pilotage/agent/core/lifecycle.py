@@ -23,7 +23,7 @@ from pilotage.agent.core.actions import (
     StopContainer,
 )
 from pilotage.agent.core.container import ContainerEvent, ContainerPhase
-from pilotage.agent.core.pod_spec import containers_in_order, is_over, is_sidecar, should_restart, verdict
+from pilotage.agent.core.pod_spec import all_containers, is_over, is_sidecar, should_restart, verdict
 from pilotage.agent.core.reception import IMAGE_REASONS
 from pilotage.agent.core.state import ContainerRecord, PodState, moved
 from pilotage.api.core_v1 import Container, Pod
@@ -71,12 +71,22 @@ class _Course:
 def decide(pod: Pod, state: PodState, now: float) -> Decision:
     """What to do next. Asking again with nothing changed gives no further action."""
     course = _Course(pod=pod, state=state, now=now)
+    _take_in_ephemeral(course)
     _check_deadline(course)
     if pod.metadata.is_deleting or course.state.ended or course.state.finished or is_over(pod, course.state):
         _end(course)
     else:
         _live(course)
     return Decision(state=course.state, actions=tuple(course.actions), wake_at=course.wake_at)
+
+
+def _take_in_ephemeral(course: _Course) -> None:
+    """Containers that were added to the pod since it began."""
+    known = {record.name for record in course.state.records}
+    added = (one for one in course.pod.spec.ephemeral_containers if one.name not in known)
+    records = tuple(ContainerRecord(name=container.name) for container in added)
+    if records:
+        course.set(records=(*course.state.records, *records))
 
 
 def _check_deadline(course: _Course) -> None:
@@ -93,7 +103,7 @@ def _end(course: _Course) -> None:
     """Stop main containers together, then sidecars in reverse order, then clear everything away."""
     pod = course.pod
     _set_stop_deadline(course)
-    mains = [container for container in containers_in_order(pod) if not is_sidecar(pod, container)]
+    mains = [container for container in all_containers(pod) if not is_sidecar(pod, container)]
     sidecars = [container for container in reversed(pod.spec.init_containers) if is_sidecar(pod, container)]
     if any(course.state.record(container.name).may_have_process for container in mains):
         for container in mains:
@@ -157,6 +167,11 @@ def _live(course: _Course) -> None:
     _stop_condemned(course)
     if state.volumes != "mounted" or state.sandbox != "ready":
         return
+    for added in course.pod.spec.ephemeral_containers:
+        record = course.state.record(added.name)
+        # One that ran in a time nobody remembers is not begun anew.
+        if record.phase is not ContainerPhase.WAITING or not record.container_id:
+            _try_start(course, added)
     for container in _startable(course):
         _try_start(course, container)
 

@@ -6,7 +6,7 @@ time: when a container runs again is `lifecycle`'s.
 
 from pilotage.agent.core.container import ContainerPhase
 from pilotage.agent.core.state import ContainerRecord, PodState
-from pilotage.api.core_v1 import Container, ContainerRestartRule, Pod
+from pilotage.api.core_v1 import Container, ContainerRestartRule, EphemeralContainer, Pod
 
 
 def is_sidecar(pod: Pod, container: Container) -> bool:
@@ -24,16 +24,34 @@ def containers_in_order(pod: Pod) -> tuple[Container, ...]:
     return (*pod.spec.init_containers, *pod.spec.containers)
 
 
+def all_containers(pod: Pod) -> tuple[Container, ...]:
+    """Those, and the ones that were added to look into the pod; these count for nothing but themselves."""
+    return (*containers_in_order(pod), *pod.spec.ephemeral_containers)
+
+
 def container_named(pod: Pod, name: str) -> Container:
     """The container of that name; raises `KeyError`."""
-    for container in containers_in_order(pod):
+    for container in all_containers(pod):
         if container.name == name:
             return container
     raise KeyError(name)
 
 
+def field_path(pod: Pod, name: str) -> str:
+    """Where a container stands in its pod, as events refer to it."""
+    for field, containers in (
+        ("initContainers", pod.spec.init_containers),
+        ("ephemeralContainers", pod.spec.ephemeral_containers),
+    ):
+        if any(one.name == name for one in containers):
+            return f"spec.{field}{{{name}}}"
+    return f"spec.containers{{{name}}}"
+
+
 def should_restart(pod: Pod, container: Container, record: ContainerRecord) -> bool:
     """Whether an exited container runs again: its own rules, then its own policy, then the pod's (KEP-5307)."""
+    if isinstance(container, EphemeralContainer):
+        return False
     exit_code = record.termination.exit_code if record.termination is not None else 0
     if is_sidecar(pod, container):
         return True

@@ -10,7 +10,7 @@ import msgspec
 
 from pilotage.agent.core import timestamps
 from pilotage.agent.core.container import ContainerEvent, ContainerPhase
-from pilotage.agent.core.pod_spec import container_named, containers_in_order
+from pilotage.agent.core.pod_spec import all_containers, container_named
 from pilotage.agent.core.state import (
     ContainerCondemned,
     ContainerExited,
@@ -46,9 +46,11 @@ def begin(pod: Pod, now: float) -> PodState:
 
     Restart counts go on from what the API says, and a pod that is over stays over.
     """
-    known = {status.name: status for status in (*pod.status.init_container_statuses, *pod.status.container_statuses)}
+    shown = pod.status
+    statuses = (*shown.init_container_statuses, *shown.container_statuses, *shown.ephemeral_container_statuses)
+    known = {status.name: status for status in statuses}
     records = []
-    for container in containers_in_order(pod):
+    for container in all_containers(pod):
         status = known.get(container.name)
         ran = status is not None and bool(status.container_id)
         records.append(

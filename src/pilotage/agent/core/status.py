@@ -7,11 +7,13 @@ renders what goes over the wire. Leaves out conditions that others own
 
 from typing import Any
 
+import msgspec
+
 from pilotage.agent.core import qos, timestamps
 from pilotage.agent.core.container import ContainerPhase
 from pilotage.agent.core.crash_backoff import CrashBackoff
 from pilotage.agent.core.lifecycle import PULL_ERROR_SHOWN_S
-from pilotage.agent.core.pod_spec import containers_in_order, is_init, is_sidecar
+from pilotage.agent.core.pod_spec import all_containers, is_init, is_sidecar
 from pilotage.agent.core.reception import IMAGE_REASONS
 from pilotage.agent.core.state import ContainerRecord, PodState, Termination
 from pilotage.api.codec import to_wire
@@ -40,6 +42,11 @@ def report(pod: Pod, state: PodState, *, host_ip: str, now: float) -> PodStatus:
     """The status to publish. Transition times are kept from `pod.status` where nothing changed."""
     init = tuple(container_status(pod, state, container, now) for container in pod.spec.init_containers)
     main = tuple(container_status(pod, state, container, now) for container in pod.spec.containers)
+    # Nothing waits for these: they are never ready and count for no condition.
+    added = tuple(
+        msgspec.structs.replace(container_status(pod, state, container, now), ready=False)
+        for container in pod.spec.ephemeral_containers
+    )
     phase = _phase(pod, state, init, main)
     ips = state.pod_ips if not pod.spec.host_network else ((host_ip,) if state.pod_ips else ())
     return PodStatus(
@@ -54,6 +61,7 @@ def report(pod: Pod, state: PodState, *, host_ip: str, now: float) -> PodStatus:
         start_time=pod.status.start_time or timestamps.to_text(state.started_at),
         init_container_statuses=init,
         container_statuses=main,
+        ephemeral_container_statuses=added,
         qos_class=pod.status.qos_class or qos.qos_class(pod),
         observed_generation=pod.metadata.generation,
     )
@@ -86,6 +94,8 @@ def patch(pod: Pod, status: PodStatus) -> dict[str, Any]:
         wire["podIPs"] = None
     if status.init_container_statuses:
         wire["initContainerStatuses"] = [_container_wire(one) for one in status.init_container_statuses]
+    if status.ephemeral_container_statuses:
+        wire["ephemeralContainerStatuses"] = [_container_wire(one) for one in status.ephemeral_container_statuses]
     return {"metadata": {"uid": pod.metadata.uid}, "status": wire}
 
 
@@ -149,7 +159,7 @@ def _states(
     pod: Pod, state: PodState, container: Container, record: ContainerRecord, now: float
 ) -> tuple[ContainerState, ContainerState]:
     """`state` and `lastState`."""
-    message_bytes_max = MESSAGES_BYTES_MAX // len(containers_in_order(pod))
+    message_bytes_max = MESSAGES_BYTES_MAX // len(all_containers(pod))
     ended = _terminated(record.termination, message_bytes_max)
     before = _terminated(record.last_termination, message_bytes_max)
     match record.phase:

@@ -35,6 +35,7 @@ class FoundContainer:
     running: bool  # started and not ended
     started_at: float
     exit: ContainerExit | None  # None: not ended, or ended without a trace
+    pid: int = 0  # of its first process, as the agent sees it; 0 where there are no processes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,7 +66,7 @@ class OCIRuntime:
         self._exits = run_dir / "exits"
         self._root = run_dir / "runtime"
         self._cgroups = cgroups
-        self._binary = shutil.which(binary or "runc") or "runc"
+        self._binary = (shutil.which(binary) if binary else shutil.which("runc") or shutil.which("crun")) or "runc"
         self._conmon = shutil.which(conmon) or conmon
         self._clock = clock
         self._callbacks: list[Callable[[ContainerExit], None]] = []
@@ -285,6 +285,7 @@ class OCIRuntime:
             running=alive and record.started_at > 0,
             started_at=record.started_at,
             exit=ended,
+            pid=record.pid,
         )
 
     def list(self) -> list[str]:

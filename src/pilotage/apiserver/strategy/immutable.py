@@ -38,6 +38,8 @@ def check_update(resource: Resource, old: _Object, new: _Object, subresource: st
     if not subresource:
         for check in _CHECKS.get((resource.group, resource.kind), ()):
             check(old, new, problems)
+    elif subresource == "ephemeralcontainers":
+        _ephemeral_containers(old, new, problems)
     return tuple(problems.errors)
 
 
@@ -110,6 +112,17 @@ def _pod(old: _Object, new: _Object, problems: Problems) -> None:
     deadline, wanted = before.get("activeDeadlineSeconds"), after.get("activeDeadlineSeconds")
     if deadline is not None and (wanted is None or wanted > deadline):
         problems.invalid("spec.activeDeadlineSeconds", wanted, "must be less than or equal to previous value")
+
+
+def _ephemeral_containers(old: _Object, new: _Object, problems: Problems) -> None:
+    """They are only ever added (KEP-277)."""
+    wanted = {item.get("name"): item for item in new["spec"].get("ephemeralContainers") or ()}
+    for item in old["spec"].get("ephemeralContainers") or ():
+        name = item["name"]
+        if wanted.get(name) != item:
+            happened = "changed" if name in wanted else "removed"
+            detail = f'existing ephemeral containers "{name}" may not be {happened}'
+            problems.forbidden("spec.ephemeralContainers", detail)
 
 
 def _frozen_part(spec: _Object, *, gated: bool) -> _Object:
@@ -203,6 +216,13 @@ def _node(old: _Object, new: _Object, problems: Problems) -> None:
     )
 
 
+def _service_cidr(old: _Object, new: _Object, problems: Problems) -> None:
+    """A range of the other family may join the first; what is there stays."""
+    before, after = old["spec"].get("cidrs") or [], new["spec"].get("cidrs") or []
+    if after[: len(before)] != before:
+        problems.invalid("spec.cidrs", after, IMMUTABLE)
+
+
 def _storage_class(old: _Object, new: _Object, problems: Problems) -> None:
     for field in ("parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"):
         if old.get(field) != new.get(field):
@@ -234,7 +254,9 @@ _CHECKS: Mapping[tuple[str, str], tuple[Check, ...]] = {
     ("apps", "StatefulSet"): (_stateful_set,),
     ("batch", "Job"): (fixed("spec.selector", "spec.completionMode"), _job),
     ("discovery.k8s.io", "EndpointSlice"): (fixed("addressType"),),
+    ("networking.k8s.io", "IPAddress"): (fixed("spec.parentRef"),),
     ("networking.k8s.io", "IngressClass"): (fixed("spec.controller"),),
+    ("networking.k8s.io", "ServiceCIDR"): (_service_cidr,),
     ("node.k8s.io", "RuntimeClass"): (fixed("handler"),),
     ("scheduling.k8s.io", "PriorityClass"): (_priority_class,),
     ("storage.k8s.io", "StorageClass"): (_storage_class,),
