@@ -9,7 +9,11 @@ from collections.abc import Sequence
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `pilotage` with `arguments` (default: the process's own) and exit."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    try:
+        code = run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:  # while this program was still being imported, too
+        code = _complain("interrupted", 130)
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -22,6 +26,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         result = app(args=list(arguments), prog_name="pilotage", standalone_mode=False)
     except typer.Exit as error:
+        if error.exit_code == 130:  # what typer makes of KeyboardInterrupt, in silence
+            return _complain("interrupted", 130)
         return int(error.exit_code)
     except typer.TyperException as error:  # a wrong command line, in typer's own words
         text = error.format_message() if hasattr(error, "format_message") else str(error)
@@ -34,7 +40,7 @@ def run(arguments: Sequence[str]) -> int:
         return _complain(str(error), 2)
     except PilotageError as error:
         return _complain(str(error), 1)
-    except (KeyboardInterrupt, typer.Abort):
+    except typer.Abort:
         return _complain("interrupted", 130)
     except BrokenPipeError:  # the reader of our output left, as `head` does
         sys.stderr.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pilotage.kit import PilotageError
+from pilotage.up.core.config import NAME
 from pilotage.up.layout import Layout, make_layout
 from pilotage.up.process import lock_holder
 
@@ -62,7 +63,7 @@ def cluster_names() -> tuple[str, ...]:
 
 def _names(base: Path) -> Iterator[str]:
     if base.is_dir():
-        yield from (entry.name for entry in base.iterdir() if entry.is_dir())
+        yield from (entry.name for entry in base.iterdir() if entry.is_dir() and NAME.fullmatch(entry.name))
 
 
 def _read(layout: Layout, supervisor: int, document: dict[str, Any]) -> RunningCluster:

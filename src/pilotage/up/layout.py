@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pilotage.kit import UsageError
+from pilotage.up.core.config import NAME
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
@@ -71,7 +74,10 @@ def make_layout(
     """The layout of cluster `name` for a user (default: this process's environment and user).
 
     PILOTAGE_HOME puts everything under one directory, for tests and for several installations side by side.
+    UsageError for what cannot be a name: `down` removes directories called so, and `..` is one too.
     """
+    if not NAME.fullmatch(name):
+        raise UsageError(f"name {name!r} must be lower-case letters, digits and dashes, at most 40")
     environment = os.environ if environment is None else environment
     user = os.getuid() if user is None else user
     suffix = ""

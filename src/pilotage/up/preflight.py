@@ -15,6 +15,7 @@ from pilotage.kit import PilotageError
 # Commands the components spawn → the package that has them (Debian and Ubuntu names).
 _COMMANDS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("runc", "crun"), "runc"),
+    (("conmon",), "conmon"),
     (("nft",), "nftables"),
 )
 _NAMESPACES = ("net", "mnt", "pid", "ipc", "user")

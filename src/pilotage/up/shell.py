@@ -56,6 +56,9 @@ def run_inside(
     # The terminal sends these to the command as well, and it decides what they mean.
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
+    # These come to us alone; handed on, they let the command end in its own way.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _frame: os.kill(child, number))
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else _SIGNAL_BASE - code

@@ -54,6 +54,8 @@ def test_every_command_of_a_group_too(arguments: list[str], capsys: pytest.Captu
         pytest.param(["ls", "-o", "yaml"], 2, "neither text nor json", id="an unknown output"),
         pytest.param(["kubeconfig"], 1, "no cluster named pilotage is running", id="no such cluster"),
         pytest.param(["down"], 1, "no cluster named pilotage", id="nothing to stop"),
+        pytest.param(["down", "--name", ".."], 2, "name '..' must be", id="a name that is another directory"),
+        pytest.param(["down", "--name", ""], 2, "name '' must be", id="a name that is the directory of all"),
         pytest.param(["logs", "dns-n1"], 1, "there is none at all", id="no such log"),
         pytest.param(["apiserver", "--listen", "here"], 2, "not ADDRESS:PORT", id="an address that is none"),
         pytest.param(["apiserver", "backup", "/tmp/x", "--data-dir", "/nonexistent"], 1, "no store", id="no store"),
@@ -76,6 +78,15 @@ def test_an_error_is_one_line_and_an_exit_code(
     assert captured.err.startswith("pilotage: ")
     assert complaint in captured.err
     assert captured.err.count("\n") == 1
+
+
+def test_an_interrupted_command_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(_layout: object) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pilotage.up.bring_down", interrupt)
+    assert run(["down"]) == 130
+    assert capsys.readouterr().err.strip() == "pilotage: interrupted"
 
 
 def test_an_empty_list_is_still_data(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 NODES_MAX = 100  # node i has 10.89.0.(10+i) and 10.244.i.0/24 by default; far below where either would run out
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")  # RFC 1123 label, short enough for paths and process names
+NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")  # RFC 1123 label, short enough for paths and process names
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
@@ -81,14 +81,14 @@ def node_configs(config: ClusterConfig) -> tuple[NodeConfig, ...]:
 
 def problem(config: ClusterConfig) -> tuple[str, str] | None:
     """The first thing wrong with a config that its types cannot say, as (path, message); None: it can be built."""
-    if not _NAME.fullmatch(config.name):
+    if not NAME.fullmatch(config.name):
         return "$.name", f"name {config.name!r} must be lower-case letters, digits and dashes, at most 40"
     nodes = node_configs(config)
     if not 1 <= len(nodes) <= NODES_MAX:
         return "$.nodes", f"{len(nodes)} nodes: between 1 and {NODES_MAX} can be built"
     seen: set[str] = set()
     for position, node in enumerate(nodes):
-        if not _NAME.fullmatch(node.name):
+        if not NAME.fullmatch(node.name):
             return f"$.nodes[{position}].name", f"node name {node.name!r} must be lower-case letters, digits, dashes"
         if node.name in seen:
             return f"$.nodes[{position}].name", f"node name {node.name!r} is used twice"
