@@ -221,6 +221,8 @@ NAME_RULES: Mapping[tuple[str, str], Rule] = {
     ("rbac.authorization.k8s.io", "RoleBinding"): path_segment,
     ("rbac.authorization.k8s.io", "ClusterRoleBinding"): path_segment,
     ("certificates.k8s.io", "CertificateSigningRequest"): dns_subdomain,
+    ("networking.k8s.io", "IPAddress"): path_segment,  # with the colons of the sixth version
+    ("apiregistration.k8s.io", "APIService"): path_segment,  # the core group's is called `v1.`
 }
 
 

@@ -29,6 +29,8 @@ RULES: Mapping[tuple[str, str], tuple[Rule, ...]] = {
     ("discovery.k8s.io", "EndpointSlice"): (network.endpoint_slice,),
     ("networking.k8s.io", "Ingress"): (network.ingress_backends, network.ingress_rules, network.ingress_tls),
     ("networking.k8s.io", "NetworkPolicy"): (network.network_policy,),
+    ("networking.k8s.io", "IPAddress"): (network.ip_address,),
+    ("networking.k8s.io", "ServiceCIDR"): (network.service_cidr,),
     ("networking.k8s.io", "IngressClass"): (network.ingress_class,),
     ("apps", "Deployment"): (workload.template, workload.deployment),
     ("apps", "ReplicaSet"): (workload.template,),

@@ -334,6 +334,49 @@ def ingress_class(document: _Object, problems: Problems) -> None:
 # Network policy
 
 
+def service_cidr(document: _Object, problems: Problems) -> None:
+    """One range, or one of each family; exact, so that it names no address inside itself."""
+    cidrs = document.get("spec", {}).get("cidrs") or ()
+    if not cidrs:
+        problems.required("spec.cidrs", "at least one CIDR required")
+    if len(cidrs) > 2:
+        problems.invalid("spec.cidrs", list(cidrs), "may only hold up to 2 values")
+        return
+    families = []
+    for index, cidr in enumerate(cidrs):
+        path = f"spec.cidrs[{index}]"
+        try:
+            parsed = ipaddress.ip_network(cidr)
+        except ValueError:
+            problems.invalid(path, cidr, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)")
+            continue
+        if str(parsed) != cidr:
+            problems.invalid(path, cidr, f'must be in canonical form ("{parsed}")')
+        if parsed.num_addresses < 4:
+            problems.invalid(path, cidr, "must hold at least four addresses")
+        if parsed.version in families:
+            problems.invalid("spec.cidrs", list(cidrs), "may specify no more than one IP for each IP family")
+        families.append(parsed.version)
+
+
+def ip_address(document: _Object, problems: Problems) -> None:
+    """Named by the address itself, in canonical form; it belongs to somebody."""
+    name = document.get("metadata", {}).get("name", "")
+    try:
+        canonical = str(ipaddress.ip_address(name))
+    except ValueError:
+        canonical = ""
+    if name and canonical != name:
+        problems.invalid("metadata.name", name, "must be a valid IP address in canonical form")
+    parent = document.get("spec", {}).get("parentRef")
+    if not parent:
+        problems.required("spec.parentRef")
+        return
+    for field in ("resource", "name"):
+        if not parent.get(field):
+            problems.required(f"spec.parentRef.{field}")
+
+
 def network_policy(policy: _Object, problems: Problems) -> None:
     """Peers select either pods and namespaces or an address block, which must contain its exceptions."""
     spec = policy.get("spec", {})

@@ -33,6 +33,7 @@ from pilotage.apiserver.resources import Resources
 from pilotage.apiserver.reviews import Reviews
 from pilotage.apiserver.root import Root
 from pilotage.apiserver.store import ObjectStore
+from pilotage.apiserver.service_ranges import ServiceRanges
 from pilotage.apiserver.streams import Streams
 from pilotage.apiserver.subresources import Subresources
 from pilotage.kit.clock import Clock
@@ -63,6 +64,7 @@ class Parts:
     signer: CertificateSigner
 
 
+    ranges: ServiceRanges
 def assemble(
     *,
     backend: Backend,
@@ -86,6 +88,7 @@ def assemble(
     cache.observe("", "services", admission.observe)
     resources = Resources()
     dynamic = DynamicAdmission(documents, authorizer, resources.equivalents, resources.by_kind)
+    cache.observe("networking.k8s.io", "servicecidrs", admission.observe)
     cache.observe(DYNAMIC_GROUP, None, dynamic.observe)
     registry = Registry(ObjectStore(backend, cache), Pipeline(admission, dynamic, _RULES))
     definitions = Definitions(registry, resources, clock)
@@ -123,6 +126,7 @@ def assemble(
 
 def _special(
     subresources: Subresources, streams: Streams, proxy: Proxy, reviews: Reviews
+        ranges=ServiceRanges(registry, (service_cidr,), clock),
 ) -> dict[tuple[str, str, str], Handler]:
     """Who answers the subresources that are not plain objects: (group, plural, subresource) → handler."""
     found: dict[tuple[str, str, str], Handler] = {(*kind, "scale"): subresources.scale for kind in _SCALED}

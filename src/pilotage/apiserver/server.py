@@ -101,6 +101,7 @@ async def _serve(
         await bootstrap(parts.registry, config.clock, _place(config, sockets[0]))
         tasks.start(parts.definitions.run(), name="definitions")
         tasks.start(parts.signer.run(), name="certificates")
+        tasks.start(parts.ranges.run(), name="service ranges")
         if not backend.leases:
             tasks.start(expire_events(parts.registry, config.clock), name="events")
         tasks.start(publish_quotas(parts.registry, parts.quotas, config.clock), name="quotas")

@@ -1,7 +1,7 @@
 """The plugins in their order, and the one object the write pipeline talks to.
 
 `review` runs before validation and may complete the document; `reserve` and `allocate` run after it, just before the
-write, and return how to undo what they took. The server tells `observe` about every changed Service.
+write, and return how to undo what they took. The server tells `observe` about every changed Service and ServiceCIDR.
 """
 
 from __future__ import annotations
@@ -95,6 +95,8 @@ class Admission:
         """A stored object has changed."""
         if plural == "services" and not group:
             self._addresses.observe(previous, current)
+        elif plural == "servicecidrs":
+            self._addresses.observe_range(previous, current)
 
     def _prevent_escalation(self, operation: Operation) -> None:
         if operation.resource.group != RBAC_GROUP or operation.document is None:

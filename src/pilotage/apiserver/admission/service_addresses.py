@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from itertools import chain
 
 from pilotage.api.schema_problems import Problems
 from pilotage.api.status import ApiError, invalid
@@ -22,42 +23,63 @@ NODE_PORTS = (30000, 32767)
 _HEADLESS = "None"
 
 
+def _pools(network: str) -> list[AddressPool]:
+    """A range as pools in the order they are drawn from: its lower part, kept for addresses chosen by hand, last."""
+    parsed = ipaddress.ip_network(network)
+    size = min(parsed.num_addresses, 2**16)
+    band = min(max(16, size // 16), 256)
+    last = parsed[min(parsed.num_addresses, 2**20) - (2 if parsed.version == 4 else 1)]
+    if parsed.num_addresses > 2 * band:
+        return [AddressPool(f"{parsed[band]}-{last}"), AddressPool(f"{parsed[1]}-{parsed[band - 1]}")]
+    return [AddressPool(f"{parsed[1]}-{last}")]
+
+
 class _Addresses:
-    """One family's range, its lower part kept for addresses chosen by hand."""
+    """One family's ranges, the cluster's own first; ServiceCIDR objects add others, which may overlap (KEP-1880)."""
 
     def __init__(self, network: str) -> None:
-        parsed = ipaddress.ip_network(network)
-        self.network, self.family = network, f"IPv{parsed.version}"
-        size = min(parsed.num_addresses, 2**16)
-        band = min(max(16, size // 16), 256)
-        last = parsed[min(parsed.num_addresses, 2**20) - (2 if parsed.version == 4 else 1)]
-        if parsed.num_addresses > 2 * band:
-            self._pools = [AddressPool(f"{parsed[band]}-{last}"), AddressPool(f"{parsed[1]}-{parsed[band - 1]}")]
-        else:
-            self._pools = [AddressPool(f"{parsed[1]}-{last}")]
+        self.family = f"IPv{ipaddress.ip_network(network).version}"
+        self._ranges = {network: _pools(network)}
+
+    def extend(self, network: str) -> None:
+        """Also hand out addresses of this range."""
+        self._ranges.setdefault(network, _pools(network))
+
+    def shrink(self, network: str) -> None:
+        """Hand out no more addresses of this range."""
+        self._ranges.pop(network, None)
 
     def take(self) -> str:
-        for pool in self._pools:
-            try:
-                return pool.take()
-            except PoolExhaustedError:
-                continue
+        for pool in sorted(chain.from_iterable(self._ranges.values()), key=self._rank):
+            while True:
+                try:
+                    address = pool.take()
+                except PoolExhaustedError:
+                    break
+                # What an overlapping range has given away stays taken here as well.
+                reserved = [other.reserve(address) for other in self._covering(address) if other is not pool]
+                if all(reserved):
+                    return address
         raise ApiError("InternalError", "failed to allocate a serviceIP: range is full")
+
+    def _rank(self, pool: AddressPool) -> int:
+        return next(pools.index(pool) for pools in self._ranges.values() if pool in pools)
 
     def reserve(self, address: str) -> str | None:
         """Take exactly this address; the reason when that is not possible."""
-        for pool in self._pools:
-            if pool.covers(address):
-                return None if pool.reserve(address) else "provided IP is already allocated"
-        return f"the provided IP ({address}) is not in the valid range. The range of valid IPs is {self.network}"
+        pools = self._covering(address)
+        if not pools:
+            valid = ", ".join(self._ranges)
+            return f"the provided IP ({address}) is not in the valid range. The range of valid IPs is {valid}"
+        reserved = [pool.reserve(address) for pool in pools]
+        return None if all(reserved) else "provided IP is already allocated"
 
     def release(self, address: str) -> None:
-        for pool in self._pools:
-            if pool.covers(address):
-                pool.release(address)
+        for pool in self._covering(address):
+            pool.release(address)
 
-    def covers(self, address: str) -> bool:
-        return any(pool.covers(address) for pool in self._pools)
+    def _covering(self, address: str) -> list[AddressPool]:
+        return [pool for pools in self._ranges.values() for pool in pools if pool.covers(address)]
 
 
 class _Ports:
@@ -98,10 +120,29 @@ class ServiceAddresses:
         self, networks: Sequence[str], node_ports: tuple[int, int] = NODE_PORTS, documents: Documents | None = None
     ) -> None:
         self._families = {pool.family: pool for pool in map(_Addresses, networks)}
+        self._networks = tuple(networks)
         self._ports = _Ports(*node_ports)
+        self._documents = documents
         if documents is not None:
+            for service_cidr in documents.list("networking.k8s.io", "servicecidrs"):
+                self.observe_range(None, service_cidr)
             for service in documents.list("", "services"):
                 self.observe(None, service)
+
+    def observe_range(self, previous: Document | None, current: Document | None) -> None:
+        """A stored ServiceCIDR has changed. The ranges the cluster was started with stay whatever happens."""
+        had, has = _ranges(previous), _ranges(current)
+        for network in had - has - {*self._networks}:
+            for pool in self._families.values():
+                pool.shrink(network)
+        for network in has - had:
+            pool_of_family = self._families.get(f"IPv{ipaddress.ip_network(network).version}")
+            if pool_of_family is None or network in self._networks:
+                continue
+            pool_of_family.extend(network)
+            for service in self._documents.list("", "services") if self._documents is not None else ():
+                for address in held(service)[0]:
+                    pool_of_family.reserve(address)
 
     def observe(self, previous: Document | None, current: Document | None) -> None:
         """A stored Service has changed: hold what it has, free what it no longer has."""
@@ -264,6 +305,13 @@ class ServiceAddresses:
             problems.invalid(where, number, problem)
         else:
             taken.append(lambda: self._ports.release(number))
+
+
+def _ranges(service_cidr: Document | None) -> set[str]:
+    """The ranges a ServiceCIDR offers; none once it is going."""
+    if service_cidr is None or "deletionTimestamp" in service_cidr["metadata"]:
+        return set()
+    return set((service_cidr.get("spec") or {}).get("cidrs") or ())
 
 
 def held(service: Document | None) -> tuple[set[str], set[int]]:
