@@ -16,7 +16,16 @@ from typing import Any
 
 from pilotage.api.apps_v1 import ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet
 from pilotage.api.batch_v1 import Job
-from pilotage.api.core_v1 import Endpoints, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount
+from pilotage.api.core_v1 import (
+    Endpoints,
+    Namespace,
+    Node,
+    PersistentVolumeClaim,
+    Pod,
+    ReplicationController,
+    Service,
+    ServiceAccount,
+)
 from pilotage.api.discovery_v1 import EndpointSlice
 from pilotage.api.meta_v1 import Object
 from pilotage.api.policy_v1 import PodDisruptionBudget
@@ -27,6 +36,7 @@ from pilotage.controllers.deployment.reconciler import DeploymentReconciler
 from pilotage.controllers.disruption.reconciler import DisruptionReconciler
 from pilotage.controllers.endpoints.reconciler import EndpointsReconciler
 from pilotage.controllers.endpointslice.reconciler import EndpointSliceReconciler
+from pilotage.controllers.endpointslicemirroring.reconciler import EndpointSliceMirroringReconciler
 from pilotage.controllers.garbagecollector.reconciler import GarbageCollector
 from pilotage.controllers.job.reconciler import JobReconciler
 from pilotage.controllers.namespace.reconciler import NamespaceReconciler
@@ -56,6 +66,7 @@ _SHARED: tuple[type[Object], ...] = (
     Job,
     Namespace,
     Node,
+    PersistentVolumeClaim,
     Pod,
     PodDisruptionBudget,
     ReplicaSet,
@@ -99,6 +110,7 @@ _Reconciler = (
     | DaemonSetReconciler
     | DeploymentReconciler
     | DisruptionReconciler
+    | EndpointSliceMirroringReconciler
     | EndpointSliceReconciler
     | EndpointsReconciler
     | JobReconciler
@@ -127,6 +139,7 @@ def _reconcilers(config: Config, manager: Manager) -> list[_Reconciler]:
         JobReconciler(manager, clock),
         DisruptionReconciler(manager, clock),
         EndpointSliceReconciler(manager, clock),
+        EndpointSliceMirroringReconciler(manager),
         EndpointsReconciler(manager, clock),
         NodeLifecycleReconciler(manager, clock, grace_s=config.node_grace_s),
         TaintEvictionReconciler(manager, clock),

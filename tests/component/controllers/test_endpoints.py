@@ -135,3 +135,63 @@ async def test_a_service_without_selector_is_left_alone(world: Any) -> None:
     await world.create(service("other"))
     await world.until(lambda: slices(world, "other"))  # the controller has been at work meanwhile
     assert [item.metadata.name for item in slices(world, "hand")] == ["hand-1"]
+
+
+async def test_hand_written_endpoints_are_mirrored_and_followed(world: Any) -> None:
+    await world.follow(EndpointSlice, Endpoints, Service)
+    await world.create(service("db", selector=None))
+    document: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Endpoints",
+        "metadata": {"name": "db", "labels": {"team": "data"}},
+        "subsets": [
+            {"addresses": [{"ip": "192.0.2.1"}], "notReadyAddresses": [{"ip": "192.0.2.2"}], "ports": [{"port": 5432}]}
+        ],
+    }
+    await world.create(document)
+    await world.until(
+        lambda: states(world, "db") == {"192.0.2.1": (True, None, None), "192.0.2.2": (False, None, None)}
+    )
+    (made,) = slices(world, "db")
+    assert made.metadata.labels["team"] == "data"
+    assert made.ports[0].port == 5432
+    body = {"subsets": [{"addresses": [{"ip": "192.0.2.9"}], "ports": [{"port": 5432}]}]}
+    await world.client.patch(Endpoints, "db", body, namespace="default")
+    await world.until(lambda: states(world, "db") == {"192.0.2.9": (True, None, None)})
+    skip = {"metadata": {"labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}}}
+    await world.client.patch(Endpoints, "db", skip, namespace="default")
+    await world.until(lambda: not slices(world, "db"))
+    await world.client.patch(
+        Endpoints,
+        "db",
+        {"metadata": {"labels": {"endpointslice.kubernetes.io/skip-mirror": None}}},
+        namespace="default",
+    )
+    await world.until(lambda: slices(world, "db"))
+    # Now the Service finds its own pods: what was written by hand makes way.
+    await world.client.patch(Service, "db", {"spec": {"selector": {"app": "db"}}}, namespace="default")
+    manager = "endpointslice.kubernetes.io/managed-by"
+    await world.until(
+        lambda: [item.metadata.labels[manager] for item in slices(world, "db")] == ["endpointslice-controller.k8s.io"]
+    )
+
+
+async def test_hints_say_for_whom_an_endpoint_is_meant(world: Any) -> None:
+    await world.follow(Pod, EndpointSlice, Service)
+    await world.make_node("n1", zone="zone-b")
+    await world.create(service(trafficDistribution="PreferSameNode"))
+    await world.create(pod("a"))
+    made = await world.until(lambda: world.informers[Pod].get("a", "default"))
+    await world.set_pod(made, ip="10.244.1.7")
+
+    def hints() -> tuple[list[str], list[str]]:
+        found = [endpoint.hints for item in slices(world) for endpoint in item.endpoints]
+        return [zone.name for hint in found for zone in hint.for_zones], [
+            node.name for hint in found for node in hint.for_nodes
+        ]
+
+    await world.until(lambda: hints() == (["zone-b"], ["n1"]))
+    await world.client.patch(Service, "web", {"spec": {"trafficDistribution": "PreferClose"}}, namespace="default")
+    await world.until(lambda: hints() == (["zone-b"], []))
+    await world.client.patch(Service, "web", {"spec": {"trafficDistribution": None}}, namespace="default")
+    await world.until(lambda: hints() == ([], []))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.controllers.conftest import make_pod
@@ -9,7 +10,8 @@ from tests.unit.controllers.conftest import make_pod
 from pilotage.api.codec import convert
 from pilotage.api.core_v1 import Pod, Service
 from pilotage.api.discovery_v1 import EndpointSlice
-from pilotage.controllers.endpointslice.core import ENDPOINTS_MAX, Plan, plan
+from pilotage.api.slices import ENDPOINTS_MAX, Plan
+from pilotage.controllers.endpointslice.core import plan
 
 TRIGGER = "2026-03-01T12:00:00.000000Z"
 
@@ -155,3 +157,31 @@ def test_any_churn_ends_with_each_address_once_in_bounded_slices(generations: li
         store.settle(service(), members)
         assert store.addresses() == sorted(item.status.pod_ip for item in members)
         assert all(len(document["endpoints"]) <= ENDPOINTS_MAX for document in store.slices.values())
+
+
+HINTS = [
+    pytest.param("", True, [], [], id="nothing asked for"),
+    pytest.param("PreferClose", True, ["zone-a"], [], id="close"),
+    pytest.param("PreferSameZone", True, ["zone-a"], [], id="same zone"),
+    pytest.param("PreferSameNode", True, ["zone-a"], ["n1"], id="same node, then zone"),
+    pytest.param("PreferSameNode", False, [], [], id="none for what serves nobody"),
+]
+
+
+@pytest.mark.parametrize(("distribution", "ready", "zones", "nodes"), HINTS)
+def test_hints(distribution: str, ready: bool, zones: list[str], nodes: list[str]) -> None:
+    member = make_pod("p", ip="10.244.0.1", node="n1", ready_for_s=1 if ready else None)
+    step = plan(service(trafficDistribution=distribution), [member], {"n1": "zone-a"}, [], TRIGGER)
+    hints = step.create[0]["endpoints"][0].get("hints", {})
+    assert [item["name"] for item in hints.get("forZones", [])] == zones
+    assert [item["name"] for item in hints.get("forNodes", [])] == nodes
+
+
+def test_a_new_distribution_rewrites_the_hints_alone() -> None:
+    store = Store()
+    assert store.settle(service(), pods(range(3))) == 1
+    assert store.settle(service(trafficDistribution="PreferClose"), pods(range(3))) == 1
+    (stored,) = store.slices.values()
+    assert [list(item["hints"]["forZones"]) for item in stored["endpoints"]] == [[{"name": "zone-a"}]] * 3
+    assert store.settle(service(), pods(range(3))) == 1
+    assert all("hints" not in item for item in next(iter(store.slices.values()))["endpoints"])

@@ -5,5 +5,6 @@ Inputs → outputs: Services, Pods, Nodes → EndpointSlices created, changed, d
 Invariants: every address of a Service stands in exactly one of our slices; at most 100 in a slice; a change of one pod
 writes one slice; slices of other owners are not touched.
 Reading order: `core`, `reconciler`.
-Specifications: KEP-752, KEP-1672. Topology hints (KEP-2433) are left to a later step.
+Specifications: KEP-752, KEP-1672, KEP-4444 and KEP-3015 (trafficDistribution). Deliberately absent: hints shared out by
+CPU (the annotation topology-mode: Auto, KEP-2433), which trafficDistribution has replaced.
 """

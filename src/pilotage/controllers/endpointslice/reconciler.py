@@ -8,8 +8,9 @@ from collections.abc import Hashable, Iterable
 from pilotage.api import services, timestamp
 from pilotage.api.core_v1 import Node, Pod, Service
 from pilotage.api.discovery_v1 import MANAGED_BY_LABEL, EndpointSlice
+from pilotage.api.slices import Replacement
 from pilotage.api.status import ApiError, is_not_found
-from pilotage.controllers.endpointslice.core import MANAGER, Replacement, plan
+from pilotage.controllers.endpointslice.core import MANAGER, plan
 from pilotage.kit.clock import Clock
 from pilotage.reconcile import DONE, Controller, Manager, Request, Result
 from pilotage.reconcile.writes import Writes, together
