@@ -32,8 +32,8 @@ from pilotage.apiserver.registry import Registry
 from pilotage.apiserver.resources import Resources
 from pilotage.apiserver.reviews import Reviews
 from pilotage.apiserver.root import Root
-from pilotage.apiserver.store import ObjectStore
 from pilotage.apiserver.service_ranges import ServiceRanges
+from pilotage.apiserver.store import ObjectStore
 from pilotage.apiserver.streams import Streams
 from pilotage.apiserver.subresources import Subresources
 from pilotage.kit.clock import Clock
@@ -62,9 +62,9 @@ class Parts:
     definitions: Definitions
     dynamic: DynamicAdmission
     signer: CertificateSigner
-
-
     ranges: ServiceRanges
+
+
 def assemble(
     *,
     backend: Backend,
@@ -86,9 +86,9 @@ def assemble(
     cache.observe("rbac.authorization.k8s.io", None, authorizer.observe)
     cache.observe("", "pods", authorizer.observe)
     cache.observe("", "services", admission.observe)
+    cache.observe("networking.k8s.io", "servicecidrs", admission.observe)
     resources = Resources()
     dynamic = DynamicAdmission(documents, authorizer, resources.equivalents, resources.by_kind)
-    cache.observe("networking.k8s.io", "servicecidrs", admission.observe)
     cache.observe(DYNAMIC_GROUP, None, dynamic.observe)
     registry = Registry(ObjectStore(backend, cache), Pipeline(admission, dynamic, _RULES))
     definitions = Definitions(registry, resources, clock)
@@ -121,12 +121,12 @@ def assemble(
         definitions=definitions,
         dynamic=dynamic,
         signer=CertificateSigner(registry, authorizer, authority, clock),
+        ranges=ServiceRanges(registry, (service_cidr,), clock),
     )
 
 
 def _special(
     subresources: Subresources, streams: Streams, proxy: Proxy, reviews: Reviews
-        ranges=ServiceRanges(registry, (service_cidr,), clock),
 ) -> dict[tuple[str, str, str], Handler]:
     """Who answers the subresources that are not plain objects: (group, plural, subresource) → handler."""
     found: dict[tuple[str, str, str], Handler] = {(*kind, "scale"): subresources.scale for kind in _SCALED}
