@@ -6,13 +6,15 @@ Apart from `app` so that tests can call `main` with arguments. Leaves tracebacks
 import sys
 from collections.abc import Sequence
 
+_INTERRUPTED = 130  # as a POSIX shell reports an end by SIGINT
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `pilotage` with `arguments` (default: the process's own) and exit."""
     try:
         code = run(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:  # while this program was still being imported, too
-        code = _complain("interrupted", 130)
+        code = _complain("interrupted", _INTERRUPTED)
     sys.exit(code)
 
 
@@ -26,8 +28,6 @@ def run(arguments: Sequence[str]) -> int:
     try:
         result = app(args=list(arguments), prog_name="pilotage", standalone_mode=False)
     except typer.Exit as error:
-        if error.exit_code == 130:  # what typer makes of KeyboardInterrupt, in silence
-            return _complain("interrupted", 130)
         return int(error.exit_code)
     except typer.TyperException as error:  # a wrong command line, in typer's own words
         text = error.format_message() if hasattr(error, "format_message") else str(error)
@@ -41,10 +41,12 @@ def run(arguments: Sequence[str]) -> int:
     except PilotageError as error:
         return _complain(str(error), 1)
     except typer.Abort:
-        return _complain("interrupted", 130)
+        return _complain("interrupted", _INTERRUPTED)
     except BrokenPipeError:  # the reader of our output left, as `head` does
         sys.stderr.close()
         return 1
+    if result == _INTERRUPTED and arguments[0] != "shell":  # typer turns Ctrl-C into this, in silence
+        return _complain("interrupted", _INTERRUPTED)
     return result if isinstance(result, int) else 0
 
 
