@@ -1,6 +1,7 @@
-"""Logs and shells, relayed to an agent that speaks the agreed protocol over real TLS."""
+"""Logs and shells, relayed to an agent that speaks the agreed protocols over real TLS."""
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from aiohttp import WSMsgType, web
 
 from pilotage.apiserver.certificates import Authority
 from pilotage.client import load_kubeconfig
+from pilotage.kit.upgrade import switch_protocols
 from pilotage.testing.cluster import api_server
 from pilotage.testing.wire import PODS, Http, connected, pod
 
@@ -32,7 +34,11 @@ async def answer(request: web.BaseRequest) -> web.StreamResponse:
         for number in range(int(request.query["tailLines"])):
             await response.write(f"{'/'.join(where)} line {number}\n".encode())
         return response
-    socket = web.WebSocketResponse(protocols=("v5.channel.k8s.io",))
+    if request.headers.get("Upgrade") == "SPDY/3.1":
+        return await capitals(request)
+    if "refuse" in request.query.getall("command", ()):
+        return web.Response(status=400, text="not this one")
+    socket = web.WebSocketResponse(protocols=("v5.channel.k8s.io", "SPDY/3.1+portforward.k8s.io"))
     await socket.prepare(request)
     await socket.send_bytes(b"\x01" + " ".join([verb, *where, *request.query.getall("command", ())]).encode())
     async for message in socket:
@@ -43,6 +49,18 @@ async def answer(request: web.BaseRequest) -> web.StreamResponse:
     await socket.send_bytes(b'\x03{"status":"Success"}')
     await socket.close()
     return socket
+
+
+async def capitals(request: web.BaseRequest) -> web.StreamResponse:
+    """After the upgrade, whatever comes goes back in capitals, until it says bye."""
+    chosen = request.headers.getall("X-Stream-Protocol-Version")[0]
+    headers = {"Upgrade": "SPDY/3.1", "X-Stream-Protocol-Version": chosen}
+    connection = await switch_protocols(request, headers)
+    while data := await connection.read():
+        await connection.write(data.upper())
+        if data.endswith(b"bye"):
+            break
+    return connection.response
 
 
 @asynccontextmanager
@@ -124,6 +142,116 @@ async def test_exec_carries_both_directions_and_the_end(http: Http) -> None:
         await socket.send_bytes(b"\x00exit")
         assert await socket.receive_bytes() == b'\x03{"status":"Success"}'
         assert (await socket.receive()).type in (WSMsgType.CLOSE, WSMsgType.CLOSED)
+
+
+@asynccontextmanager
+async def upgraded(
+    http: Http, path: str, **headers: str
+) -> AsyncIterator[tuple[bytes, asyncio.StreamReader, asyncio.StreamWriter]]:
+    """The head of the answer to a POST that asks for SPDY, and the connection after it."""
+    tls = load_kubeconfig(http.server.kubeconfig_path).ssl_context()
+    host, port = http.server.url.removeprefix("https://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port), ssl=tls)
+    lines = [f"POST {path} HTTP/1.1", "Host: api", "Connection: Upgrade", "Upgrade: SPDY/3.1", "Content-Length: 0"]
+    lines += [f"{key.replace('_', '-')}: {value}" for key, value in headers.items()]
+    writer.write("\r\n".join((*lines, "", "")).encode())
+    try:
+        async with asyncio.timeout(20):
+            yield await reader.readuntil(b"\r\n\r\n"), reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            await writer.wait_closed()
+
+
+@pytest.mark.parametrize("what", ["exec?container=main&command=sh", "attach?container=main", "portforward"])
+async def test_spdy_passes_as_it_is_both_ways_in_any_amount(http: Http, what: str) -> None:
+    path = f"{PODS}/a/{what}"
+    async with upgraded(http, path, X_Stream_Protocol_Version="v4.channel.k8s.io") as (head, reader, writer):
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert b"x-stream-protocol-version: v4.channel.k8s.io" in head.lower()
+        large = bytes(range(256)) * 8_000
+        sending = asyncio.gather(_send(writer, large))
+        assert await reader.readexactly(len(large)) == large.upper()
+        await sending
+        writer.write(b"good bye")
+        assert await reader.read() == b"GOOD BYE"  # the agent ends, so does the client's connection
+
+
+async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
+    writer.write(data)
+    await writer.drain()
+
+
+async def test_an_agents_refusal_of_an_upgrade_is_a_status(http: Http) -> None:
+    got = await http(
+        "GET",
+        f"{PODS}/a/exec?container=main&command=refuse",
+        Connection="Upgrade",
+        Upgrade="websocket",
+        Sec_WebSocket_Version="13",
+        Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==",
+        Sec_WebSocket_Protocol="v5.channel.k8s.io",
+    )
+    assert (got.status, got.body["message"], got.reason) == (400, "not this one", "BadRequest")
+
+
+async def test_port_forward_takes_spdy_inside_a_websocket(http: Http) -> None:
+    context = load_kubeconfig(http.server.kubeconfig_path).ssl_context()
+    async with (
+        asyncio.timeout(10),
+        aiohttp.ClientSession() as session,
+        session.ws_connect(
+            f"{http.server.url}{PODS}/a/portforward", ssl=context or True, protocols=("SPDY/3.1+portforward.k8s.io",)
+        ) as socket,
+    ):
+        assert socket.protocol == "SPDY/3.1+portforward.k8s.io"
+        assert await socket.receive_bytes() == b"\x01portForward default a"
+        await socket.send_bytes(b"\x80\x03frame")
+        assert await socket.receive_bytes() == b"\x80\x03FRAME"
+
+
+WEB_SOCKET = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec_WebSocket_Version": "13",
+    "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec_WebSocket_Protocol": "v9.unknown",
+}
+
+
+@pytest.mark.parametrize(
+    ("verbs", "upgrade", "allowed"),
+    [
+        (("get",), True, False),  # a WebSocket opens a shell: to get is not enough
+        (("create",), True, False),  # and it is a GET
+        (("get", "create"), True, True),
+        (("create",), False, True),  # SPDY: a POST
+        (("get",), False, False),
+    ],
+    ids=["get alone", "create alone", "both", "create for a POST", "get for a POST"],
+)
+async def test_who_may_open_a_shell(http: Http, verbs: tuple[str, ...], upgrade: bool, allowed: bool) -> None:
+    subresources = ("exec", "attach", "portforward")
+    rules = [{"apiGroups": [""], "resources": [f"pods/{one}" for one in subresources], "verbs": list(verbs)}]
+    rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default"
+    await http("POST", f"{rbac}/roles", {"metadata": {"name": "r"}, "rules": rules})
+    binding = {
+        "metadata": {"name": "r"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "jane"}],
+    }
+    await http("POST", f"{rbac}/rolebindings", binding)
+    for subresource in subresources:
+        path = f"{PODS}/a/{subresource}?container=main&command=sh"
+        if upgrade:
+            got = await http("GET", path, Impersonate_User="jane", **WEB_SOCKET)
+        else:
+            got = await http("POST", path, Impersonate_User="jane")
+        # Whoever is let in is then told that such a request opens nothing.
+        assert (got.status, got.reason) == ((400, "BadRequest") if allowed else (403, "Forbidden")), got.body
+        if not allowed:
+            assert f'resource "pods/{subresource}"' in got.body["message"]
 
 
 async def test_exec_needs_a_websocket_and_a_known_protocol(http: Http) -> None:
