@@ -149,7 +149,8 @@ class Agent:
             node=lambda: self._facts,
             cgroup_path=cgroups.path if self._limits else lambda uid, container_id: "",
             memory_bytes=self._machine.memory_bytes,
-            may_lower_oom_score=is_privileged(),
+            privileged=is_privileged(),
+            seccomp_dir=config.data_dir / "seccomp",
             cluster_domain=config.cluster_domain,
         )
         return NodeServices(

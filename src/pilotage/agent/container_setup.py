@@ -6,12 +6,16 @@ start. Everything that stops a container from being created is raised as `StartR
 
 import asyncio
 import base64
+import json
+import platform
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from pilotage.agent.core import environment, fields, image_name, oci, resolver
+from pilotage.agent import devices, users
+from pilotage.agent.core import environment, fields, image_name, oci, resolver, seccomp
 from pilotage.agent.core.fields import FieldError, NodeFacts
 from pilotage.agent.core.image_name import ImageName, InvalidImageNameError, Pull
 from pilotage.agent.core.oci import Mount, User
@@ -81,8 +85,9 @@ class ContainerSetup:
         node: Callable[[], NodeFacts],
         cgroup_path: Callable[[str, str], str],
         memory_bytes: int,
-        may_lower_oom_score: bool,
+        privileged: bool,
         cluster_domain: str,
+        seccomp_dir: Path,
     ) -> None:
         self._images = images
         self._roots = roots
@@ -92,7 +97,9 @@ class ContainerSetup:
         self._node = node
         self._cgroup_path = cgroup_path
         self._memory_bytes = memory_bytes
-        self._may_lower_oom_score = may_lower_oom_score
+        self._privileged = privileged  # on the machine, not only in a user namespace
+        self._grantable = oci.capabilities_in(Path("/proc/self/status").read_text())
+        self._seccomp_dir = seccomp_dir  # of Localhost profiles
         self._cluster_domain = cluster_domain
 
     async def image(self, container: Container, tell: Tell) -> Image:
@@ -147,14 +154,15 @@ class ContainerSetup:
         pod = context.pod
         try:
             variables = await self._environment(context, container, image)
-            user = _resolve_user(pod, container, image)
-            _check_mapped(user)
+            user = users.resolve(pod, container, image)
+            users.check_mapped(user)
             container_mounts, termination_log = self._mounts(context, container, container_id, variables)
         except (FieldError, MountFailure, QuantityError, TimeoutError) as error:
             text = str(error) or "timed out waiting for the API server"
             raise StartRefused("CreateContainerConfigError", text) from error
         except OSError as error:
             raise StartRefused("CreateContainerError", f"{error.filename or ''}: {error.strerror}") from error
+        profile = self._seccomp(pod, container)
         name = resolver.kernel_hostname(pod, self._cluster_domain)
         root = self._roots.make(image, container_id)
         namespaces = {"mount": "", "pid": "", **context.sandbox_namespaces}
@@ -180,7 +188,10 @@ class ContainerSetup:
             cgroup_path=self._cgroup_path(pod.metadata.uid, container_id),
             memory_bytes=self._memory_bytes,
             hidden_paths=root.hidden_paths,
-            may_lower_oom_score=self._may_lower_oom_score,
+            grantable=self._grantable,
+            seccomp=profile,
+            devices=devices.of_the_node() if container.security_context.privileged and self._privileged else (),
+            may_lower_oom_score=self._privileged,
         )
         return Prepared(document=oci.document(pod, container, bundle), image=image, termination_log=termination_log)
 
@@ -207,9 +218,30 @@ class ContainerSetup:
             cgroup_path=self._cgroup_path(uid, identifier),
             memory_bytes=self._memory_bytes,
             hidden_paths=root.hidden_paths,
-            may_lower_oom_score=self._may_lower_oom_score,
+            seccomp=seccomp.runtime_default((), platform.machine()),
+            may_lower_oom_score=self._privileged,
         )
         return oci.document(Pod(), Container(name="holder", security_context=nothing), bundle)
+
+    def _seccomp(self, pod: Pod, container: Container) -> dict[str, Any] | None:
+        """The container's profile, or the pod's; None for an unconfined one. Raises `StartRefused`."""
+        wanted = container.security_context.seccomp_profile or pod.spec.security_context.seccomp_profile
+        if wanted is None or container.security_context.privileged:
+            return None
+        match wanted.type:
+            case "RuntimeDefault":
+                return seccomp.runtime_default(oci.capabilities_of(container, self._grantable), platform.machine())
+            case "Localhost":
+                path = self._seccomp_dir / wanted.localhost_profile
+                try:
+                    if not path.resolve().is_relative_to(self._seccomp_dir.resolve()):
+                        raise ValueError("leads out of the profiles' directory")
+                    profile: dict[str, Any] = json.loads(path.read_bytes())
+                except (OSError, ValueError) as error:
+                    message = f'cannot load seccomp profile "{path}": {error}'
+                    raise StartRefused("CreateContainerError", message) from error
+                return profile
+        return None
 
     # ── environment ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -355,74 +387,6 @@ def _command(container: Container, image: Image, variables: dict[str, str]) -> t
     if not found:
         raise StartRefused("CreateContainerError", "no command specified: neither the image nor the container has one")
     return found
-
-
-# ── users ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _resolve_user(pod: Pod, container: Container, image: Image) -> User:
-    """runAsUser and runAsGroup of the container, of the pod, then what the image says."""
-    own, shared = container.security_context, pod.spec.security_context
-    uid = own.run_as_user if own.run_as_user is not None else shared.run_as_user
-    gid = own.run_as_group if own.run_as_group is not None else shared.run_as_group
-    name, _, group = image.user.partition(":")
-    account = _account(image, str(uid) if uid is not None else name)
-    if uid is None:
-        uid = account[0]
-    if gid is None:
-        if group:
-            gid = int(group) if group.isdigit() else _group(image, group)
-        else:
-            gid = account[1]
-    must_not_be_root = own.run_as_non_root if own.run_as_non_root is not None else shared.run_as_non_root
-    where = f'(pod: "{pod.metadata.name}_{pod.metadata.namespace}({pod.metadata.uid})", container: {container.name})'
-    if must_not_be_root and uid == 0:
-        own_choice = own.run_as_user == 0 or shared.run_as_user == 0
-        what = "container's runAsUser breaks non-root policy" if own_choice else (
-            "container has runAsNonRoot and image will run as root"
-        )  # fmt: skip
-        raise StartRefused("CreateContainerConfigError", f"{what} {where}")
-    additional = {gid, *shared.supplemental_groups}
-    if shared.fs_group is not None:
-        additional.add(shared.fs_group)
-    return User(uid=uid, gid=gid, additional_gids=tuple(sorted(additional)))
-
-
-def _check_mapped(user: User) -> None:
-    """In a user namespace only mapped numbers exist; the kernel's own answer would be "invalid argument"."""
-    for kind, number in (("user", user.uid), ("group", user.gid)):
-        ranges = [line.split() for line in _lines(Path(f"/proc/self/{kind[0]}id_map"))]
-        if not any(int(first) <= number < int(first) + int(count) for first, _, count in ranges):
-            message = f"{kind} {number} does not exist in this user namespace: run the cluster as root, or use {kind} 0"
-            raise StartRefused("CreateContainerConfigError", message)
-
-
-def _account(image: Image, user: str) -> tuple[int, int]:
-    """(uid, primary gid) by name or number from the image's /etc/passwd."""
-    if not user or user in ("0", "root"):
-        return 0, 0
-    for line in _lines(image.lower / "etc/passwd"):
-        parts = line.split(":")
-        if len(parts) >= 4 and user in (parts[0], parts[2]):
-            return int(parts[2]), int(parts[3])
-    if user.isdigit():
-        return int(user), 0
-    raise StartRefused("CreateContainerError", f"unable to find user {user}: no matching entries in passwd file")
-
-
-def _group(image: Image, group: str) -> int:
-    for line in _lines(image.lower / "etc/group"):
-        parts = line.split(":")
-        if len(parts) >= 3 and parts[0] == group:
-            return int(parts[2])
-    raise StartRefused("CreateContainerError", f"unable to find group {group}: no matching entries in group file")
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(errors="replace").splitlines()
-    except OSError:
-        return []
 
 
 def write_pod_files(context: PodContext, mounts: Mounts, *, resolv_conf: str, cluster_domain: str) -> None:

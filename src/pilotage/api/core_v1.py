@@ -556,6 +556,7 @@ class PodSecurityContext(Value):
     run_as_group: int | None = None
     run_as_non_root: bool | None = None
     supplemental_groups: tuple[int, ...] = ()
+    supplemental_groups_policy: str = ""  # Merge (the default) or Strict (KEP-3619)
     fs_group: int | None = None
     fs_group_change_policy: str = ""
     sysctls: tuple[Sysctl, ...] = ()

@@ -2,7 +2,8 @@
 
 Stands apart because everything a container may and may not do is decided here, in one pure function. The worker
 resolves environment, mounts and user; the runtime writes the result to `config.json`. Source: OCI runtime
-specification 1.0.2; "Configure a Security Context" in the Kubernetes documentation. Leaves out seccomp profiles.
+specification 1.0.2; "Configure a Security Context" in the Kubernetes documentation. The list of refused system calls
+is in `seccomp`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -61,6 +62,15 @@ ALL_CAPABILITIES = (
     "CAP_SYS_TTY_CONFIG",
     "CAP_WAKE_ALARM",
 )
+# By number, as they stand in /proc/PID/status (linux/capability.h).
+_CAPABILITIES_BY_NUMBER = (
+    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
+    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
+    "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
+    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
+    "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+    "CHECKPOINT_RESTORE",
+)  # fmt: skip
 MASKED_PATHS = (
     "/proc/asound",
     "/proc/acpi",
@@ -116,6 +126,9 @@ class Bundle:
     cgroup_path: str  # empty: leave the cgroup alone, no resource limits
     memory_bytes: int  # of the node, for the OOM score
     hidden_paths: tuple[str, ...] = ()  # masked beside the usual ones
+    grantable: frozenset[str] = frozenset(ALL_CAPABILITIES)  # what `ALL` means: nobody can give what he lacks
+    seccomp: Mapping[str, Any] | None = None  # None: every system call is allowed
+    devices: Sequence[Mapping[str, Any]] = ()  # beside those that every container has
     may_lower_oom_score: bool = True  # False in a user namespace, where the kernel forbids it
 
 
@@ -123,7 +136,8 @@ def document(pod: Pod, container: Container, bundle: Bundle) -> dict[str, Any]:
     """`config.json`. Deterministic: same arguments, same document."""
     security = container.security_context
     privileged = security.privileged
-    capabilities = list(capabilities_of(container))
+    unmasked = privileged or security.proc_mount == "Unmasked"
+    capabilities = list(capabilities_of(container, bundle.grantable))
     # An ordinary user keeps no effective capability across execve(2) unless it is ambient, which Kubernetes never sets.
     effective = capabilities if bundle.user.uid == 0 else []
     escalation = security.allow_privilege_escalation
@@ -153,12 +167,16 @@ def document(pod: Pod, container: Container, bundle: Bundle) -> dict[str, Any]:
         "namespaces": [
             {"type": kind, "path": path} if path else {"type": kind} for kind, path in sorted(bundle.namespaces.items())
         ],
-        "maskedPaths": [*(() if privileged else MASKED_PATHS), *bundle.hidden_paths],
-        "readonlyPaths": [] if privileged else list(READONLY_PATHS),
+        "maskedPaths": [*(() if unmasked else MASKED_PATHS), *bundle.hidden_paths],
+        "readonlyPaths": [] if unmasked else list(READONLY_PATHS),
     }
     if bundle.cgroup_path:
         linux["cgroupsPath"] = bundle.cgroup_path
         linux["resources"] = resources(container)
+    if bundle.seccomp is not None:
+        linux["seccomp"] = bundle.seccomp
+    if bundle.devices:
+        linux["devices"] = list(bundle.devices)
     linux["sysctl"] = _sysctls(pod, bundle)
     document: dict[str, Any] = {
         "ociVersion": "1.0.2",
@@ -184,20 +202,29 @@ def _sysctls(pod: Pod, bundle: Bundle) -> dict[str, str]:
     return found
 
 
-def capabilities_of(container: Container) -> tuple[str, ...]:
-    """Defaults − drop + add; `ALL` means all; a privileged container has them all."""
+def capabilities_of(container: Container, grantable: frozenset[str] = frozenset(ALL_CAPABILITIES)) -> tuple[str, ...]:
+    """Defaults − drop + add; `ALL` means all that the agent has; a privileged container has them all."""
     security = container.security_context
     if security.privileged:
-        return ALL_CAPABILITIES
+        return tuple(sorted(grantable))
     add = {_capability(name) for name in security.capabilities.add}
     drop = {_capability(name) for name in security.capabilities.drop}
     if "CAP_ALL" in add:
-        chosen = set(ALL_CAPABILITIES) - drop
+        chosen = (set(grantable) | (add - {"CAP_ALL"})) - drop
     elif "CAP_ALL" in drop:
         chosen = add
     else:
         chosen = (set(DEFAULT_CAPABILITIES) | add) - drop
     return tuple(sorted(chosen & set(ALL_CAPABILITIES)))
+
+
+def capabilities_in(status: str) -> frozenset[str]:
+    """The bounding set of a process from the text of its /proc/PID/status; all of them if it does not say."""
+    for line in status.splitlines():
+        if line.startswith("CapBnd:"):
+            bits = int(line.split()[1], 16)
+            return frozenset(f"CAP_{name}" for number, name in enumerate(_CAPABILITIES_BY_NUMBER) if bits >> number & 1)
+    return frozenset(ALL_CAPABILITIES)
 
 
 def _capability(name: str) -> str:
