@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -27,9 +28,10 @@ CA = "-----BEGIN CERTIFICATE-----\nthe cluster's\n-----END CERTIFICATE-----\n"
 class World:
     """The API as a test sees it."""
 
-    def __init__(self, client: Client, tasks: TaskSet) -> None:
+    def __init__(self, client: Client, tasks: TaskSet, kubeconfig: Path) -> None:
         self.client = client
         self.tasks = tasks
+        self.kubeconfig = kubeconfig  # the administrator's
         self.informers: dict[type[Object], Informer[Any]] = {}
 
     async def follow(self, *kinds: type[Object]) -> None:
@@ -165,7 +167,7 @@ async def world_with(config: Config) -> AsyncIterator[World]:
             tasks.start(run(config, client, on_ready=ready.set), name="controllers")
             async with asyncio.timeout(DEADLINE_S):
                 await ready.wait()
-            yield World(server.client, tasks)
+            yield World(server.client, tasks, server.kubeconfig_path)
             tasks.cancel_all()
 
 
