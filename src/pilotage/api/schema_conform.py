@@ -164,6 +164,8 @@ def _visit_list(value: list[Any], shape: Schema, unknown: list[str], depth: int)
 
 
 def _visit_map(value: dict[str, Any], shape: Schema, unknown: list[str], depth: int) -> dict[str, Any]:
+    if shape.kind == "string" and all(type(item) is str for item in value.values()):
+        return dict(value)  # Labels, annotations, data: there may be a hundred thousand.
     result: dict[str, Any] = {}
     for key, item in value.items():
         if item is None:

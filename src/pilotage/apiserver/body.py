@@ -87,7 +87,7 @@ def decode(data: bytes, kind: BodyType) -> Any:
         return _decode_protobuf(data)
     try:
         return _decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ApiError("BadRequest", f"the body is not valid JSON: {str(error)[:200]}") from error
 
 

@@ -233,8 +233,7 @@ class Front:
             await response.prepare(request)
             async with contextlib.aclosing(lines):
                 async for line in lines:
-                    async with asyncio.timeout(WRITE_TIMEOUT_S):
-                        await response.write(line)
+                    await responses.send(request, response, line, WRITE_TIMEOUT_S)
             await response.write_eof()
         except (ConnectionResetError, BrokenPipeError):
             pass  # the watcher has left

@@ -22,6 +22,8 @@ JSON = "application/json"
 # kube-apiserver's own threshold.
 GZIP_BYTES_MIN = 128 * 1024
 STREAM_BYTES_MIN = 512 * 1024
+# Well below every transport's high-water mark: with nothing before it, it is taken at once.
+PROMPT_BYTES_MAX = 16 * 1024
 _encode = msgspec.json.Encoder().encode
 
 
@@ -78,6 +80,17 @@ async def collection(request: web.BaseRequest, found: Collection) -> web.StreamR
         await response.write(chunk)
     await response.write_eof()
     return response
+
+
+async def send(request: web.BaseRequest, response: web.StreamResponse, data: bytes, timeout_s: float) -> None:
+    """Write a piece of a stream. Raises TimeoutError when the client has not made room for it in time."""
+    transport = request.transport
+    # A timer costs more than the write. It is needed only where the write can wait: behind what is not yet sent.
+    if len(data) <= PROMPT_BYTES_MAX and transport is not None and not transport.get_write_buffer_size():
+        await response.write(data)
+        return
+    async with asyncio.timeout(timeout_s):
+        await response.write(data)
 
 
 def _wants_gzip(request: web.BaseRequest) -> bool:

@@ -5,7 +5,7 @@ everything that measures or waits uses monotonic seconds, so a clock step never 
 """
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 
@@ -46,10 +46,12 @@ class ManualClock:
 
     def advance(self, seconds: float) -> None:
         """Move both clocks forward together."""
-        from datetime import timedelta
-
         self._wall += timedelta(seconds=seconds)
         self._monotonic += seconds
+
+    def step(self, by: timedelta) -> None:
+        """Set the wall clock alone, as an administrator or NTP does; it may go back."""
+        self._wall += by
 
 
 SYSTEM_CLOCK = SystemClock()

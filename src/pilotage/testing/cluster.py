@@ -19,6 +19,7 @@ from pilotage.api.meta_v1 import ObjectMeta
 from pilotage.api.status import ApiError, is_already_exists
 from pilotage.apiserver import Config, run
 from pilotage.client import Client
+from pilotage.kit.clock import SYSTEM_CLOCK, Clock
 from pilotage.kit.tasks import task_set
 
 
@@ -33,14 +34,16 @@ class ApiServer:
 
 
 @asynccontextmanager
-async def api_server(*, storage: str = "memory:", data_dir: Path | None = None) -> AsyncIterator[ApiServer]:
+async def api_server(
+    *, storage: str = "memory:", data_dir: Path | None = None, clock: Clock = SYSTEM_CLOCK
+) -> AsyncIterator[ApiServer]:
     """Start the server and an administrator's client; stop both at the end.
 
     With `data_dir` its keys (and a `sqlite:` store inside it) survive the block, so that a test can restart it.
     """
     with tempfile.TemporaryDirectory(prefix="pilotage-api-") as scratch:
         directory = data_dir or Path(scratch)
-        config = Config(data_dir=directory, storage=storage, listen=("127.0.0.1", 0))
+        config = Config(data_dir=directory, storage=storage, listen=("127.0.0.1", 0), clock=clock)
         async with task_set() as tasks:
             ready = asyncio.Event()
             tasks.start(run(config, on_ready=ready.set), name="apiserver")

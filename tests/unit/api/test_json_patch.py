@@ -18,6 +18,13 @@ JSON = st.recursive(
 )
 
 
+def test_copies_of_copies_are_bounded() -> None:
+    doubling = [{"op": "copy", "from": "/a", "path": f"/a/{number}"} for number in range(60)]
+    with pytest.raises(PatchError) as caught:
+        json_patch({"a": {"text": "x" * 100}}, doubling)
+    assert caught.value.code == 413
+
+
 @pytest.mark.parametrize(
     ("document", "operation", "expected"),
     [

@@ -12,10 +12,16 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from pilotage.api.patch.errors import PatchError
 
 OPERATIONS_MAX = 10_000  # As the Kubernetes API server: a longer patch costs more than replacing the object.
 
+# As the Kubernetes API server: a copy of a copy doubles, and thirty of them would fill any memory.
+COPIED_BYTES_MAX = 3 * 1024 * 1024
+
+_encode = msgspec.json.Encoder().encode
 _VALUE_REQUIRED = frozenset({"add", "replace", "test"})
 _FROM_REQUIRED = frozenset({"move", "copy"})
 _OPERATIONS = _VALUE_REQUIRED | _FROM_REQUIRED | {"remove"}
@@ -28,9 +34,21 @@ def json_patch(document: Any, operations: Any) -> Any:
     if len(operations) > OPERATIONS_MAX:
         raise PatchError.too_large(f"the JSON patch has {len(operations)} operations, at most {OPERATIONS_MAX} allowed")
     root = copy.deepcopy(document)
+    copied = 0
     for index, operation in enumerate(operations):
-        root = _carry_out(root, operation, f"operation {index}")
+        where = f"operation {index}"
+        copied += _copied_bytes(root, operation, where)
+        if copied > COPIED_BYTES_MAX:
+            raise PatchError.too_large(f"the JSON patch copies more than {COPIED_BYTES_MAX} bytes in all")
+        root = _carry_out(root, operation, where)
     return root
+
+
+def _copied_bytes(root: Any, operation: Any, where: str) -> int:
+    """How much a `copy` adds to the document, as JSON; 0 for every other operation."""
+    if not isinstance(operation, Mapping) or operation.get("op") != "copy":
+        return 0
+    return len(_encode(_get(root, _tokens(operation.get("from"), f"{where}: from"), where)))
 
 
 def _carry_out(root: Any, operation: Any, where: str) -> Any:
@@ -38,9 +56,9 @@ def _carry_out(root: Any, operation: Any, where: str) -> Any:
         raise PatchError.malformed(f"{where} is not an object")
     name = operation.get("op")
     if name not in _OPERATIONS:
-        raise PatchError.malformed(f"{where}: unknown op {name!r}")
+        raise PatchError.malformed(f"{where}: unknown op {str(name)[:50]!r}")
     path = _tokens(operation.get("path"), f"{where} ({name}): path")
-    where = f"{where} ({name} {operation['path']!r})"
+    where = f"{where} ({name} {operation['path'][:200]!r})"
     if name in _VALUE_REQUIRED and "value" not in operation:
         raise PatchError.malformed(f"{where}: value is missing")
     if name == "remove":
@@ -80,7 +98,7 @@ def _tokens(pointer: Any, where: str) -> list[str]:
     if pointer == "":
         return []
     if not pointer.startswith("/"):
-        raise PatchError.malformed(f"{where} must start with '/': {pointer!r}")
+        raise PatchError.malformed(f"{where} must start with '/': {pointer[:200]!r}")
     return [token.replace("~1", "/").replace("~0", "~") for token in pointer[1:].split("/")]  # RFC 6901 section 4
 
 
@@ -88,10 +106,10 @@ def _index(array: list[Any], token: str, where: str, *, insert: bool) -> int:
     if insert and token == "-":  # noqa: S105 - a path token
         return len(array)
     if not token.isascii() or not token.isdigit() or (len(token) > 1 and token[0] == "0"):
-        raise PatchError.unprocessable(f"{where}: {token!r} is not an array index")
+        raise PatchError.unprocessable(f"{where}: {token[:200]!r} is not an array index")
     index = int(token) if len(token) < 10 else len(array) + 1  # Ten digits: out of bounds without parsing them.
     if index > len(array) or (index == len(array) and not insert):
-        raise PatchError.unprocessable(f"{where}: index {token} is out of bounds of an array of {len(array)}")
+        raise PatchError.unprocessable(f"{where}: index {token[:20]} is out of bounds of an array of {len(array)}")
     return index
 
 
@@ -100,12 +118,14 @@ def _get(root: Any, path: list[str], where: str) -> Any:
     for token in path:
         if isinstance(here, dict):
             if token not in here:
-                raise PatchError.unprocessable(f"{where}: there is no {token!r}")
+                raise PatchError.unprocessable(f"{where}: there is no {token[:200]!r}")
             here = here[token]
         elif isinstance(here, list):
             here = here[_index(here, token, where, insert=False)]
         else:
-            raise PatchError.unprocessable(f"{where}: {token!r} is looked up in a value that is no object or array")
+            raise PatchError.unprocessable(
+                f"{where}: {token[:200]!r} is looked up in a value that is no object or array"
+            )
     return here
 
 
@@ -135,5 +155,5 @@ def _remove(root: Any, path: list[str], where: str) -> Any:
     elif isinstance(parent, dict) and path[-1] in parent:
         del parent[path[-1]]
     else:
-        raise PatchError.unprocessable(f"{where}: there is no {path[-1]!r}")
+        raise PatchError.unprocessable(f"{where}: there is no {path[-1][:200]!r}")
     return root
