@@ -69,11 +69,20 @@ class Status(Value):
 class ApiError(PilotageError):
     """An API request was refused; `str()` is the message people read."""
 
-    def __init__(self, reason: str, message: str, *, code: int = 0, details: StatusDetails | None = None) -> None:
+    def __init__(
+        self,
+        reason: str,
+        message: str,
+        *,
+        code: int = 0,
+        details: StatusDetails | None = None,
+        continue_token: str = "",
+    ) -> None:
         super().__init__(message)
         self.reason = reason
         self.code = code or REASONS.get(reason, 500)
         self.details = details or StatusDetails()
+        self.continue_token = continue_token  # of a list that can go on after all, from another moment
 
     @classmethod
     def from_status(cls, status: Status, code: int) -> "ApiError":
@@ -101,7 +110,7 @@ class ApiError(PilotageError):
         body: dict[str, Any] = {
             "kind": "Status",
             "apiVersion": "v1",
-            "metadata": {},
+            "metadata": {"continue": self.continue_token} if self.continue_token else {},
             "status": "Failure",
             "message": str(self),
             "reason": self.reason,

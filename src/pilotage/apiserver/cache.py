@@ -17,7 +17,7 @@ from itertools import islice
 
 from sortedcontainers import SortedDict
 
-from pilotage.api.status import ApiError
+from pilotage.api.status import ApiError, StatusCause, StatusDetails
 from pilotage.apiserver.core.record import Document, Record
 from pilotage.kit import InvariantError
 from pilotage.storage import Backend, Event, EventType
@@ -289,7 +289,10 @@ class Cache:
                 await waiter
         except TimeoutError:
             message = f"Too large resource version: {revision}, current: {self.revision}"
-            raise ApiError("Timeout", message) from None
+            # client-go looks for this cause, and waits before it asks again.
+            cause = StatusCause(reason="ResourceVersionTooLarge", message="Too large resource version")
+            details = StatusDetails(causes=(cause,), retry_after_seconds=1)
+            raise ApiError("Timeout", message, details=details) from None
 
 
 def full_key(group: str, plural: str, key: str) -> str:

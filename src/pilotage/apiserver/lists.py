@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pilotage.api.catalogue import Resource
+from pilotage.api.status import ApiError
 from pilotage.apiserver.cache import Cache
 from pilotage.apiserver.core.options import ListOptions, decode_continue, encode_continue
 from pilotage.apiserver.core.record import Record
@@ -35,6 +36,8 @@ async def page(cache: Cache, resource: Resource, namespace: str, selection: Sele
     revision = cache.revision
     if options.continue_token:
         revision, start_after = decode_continue(options.continue_token)
+        if revision < 0:  # the client has been told that the rest comes from another moment, and wants it
+            revision = cache.revision
     elif options.resource_version:
         await cache.wait_for(options.resource_version)
         revision = options.resource_version if options.resource_version_match == "Exact" else cache.revision
@@ -44,7 +47,12 @@ async def page(cache: Cache, resource: Resource, namespace: str, selection: Sele
     elif revision == cache.revision:
         found = objects.scan(namespace, start_after)
     else:
-        found = objects.scan_at(revision, namespace, start_after)
+        try:
+            found = objects.scan_at(revision, namespace, start_after)
+        except ApiError as error:
+            if error.reason != "Expired" or not options.continue_token:
+                raise
+            raise _inconsistent(start_after) from None
     records = list(found) if selection.everything else [record for record in found if selection.matches(record)]
     if not options.limit or len(records) <= options.limit:
         return Page(records=records, revision=revision)
@@ -52,3 +60,15 @@ async def page(cache: Cache, resource: Resource, namespace: str, selection: Sele
     records = records[: options.limit]
     token = encode_continue(revision, records[-1].key)
     return Page(records=records, revision=revision, continue_token=token, remaining=remaining)
+
+
+def _inconsistent(start_after: str) -> ApiError:
+    """410 with a token for the rest of the list as it is now."""
+    return ApiError(
+        "Expired",
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list "
+        "without the continue parameter, or use the continue token in this response to retrieve the remainder of the "
+        "results. Continuing with the provided token results in an inconsistent list - objects that were created, "
+        "modified, or deleted between the time the first chunk was returned and now may show up in the list.",
+        continue_token=encode_continue(-1, start_after),
+    )

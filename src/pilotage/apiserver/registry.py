@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import msgspec
+from msgspec.structs import replace
 
 from pilotage.api.catalogue import Resource
 from pilotage.api.patch.apply import server_side_apply
@@ -84,7 +85,11 @@ class Registry:
             except ConflictError:
                 if generated and attempt < GENERATED_NAME_ATTEMPTS_MAX:
                     continue
-                raise already_exists(call.resource.plural, call.name, call.resource.group) from None
+                taken = already_exists(call.resource.plural, call.name, call.resource.group)
+                if not generated:
+                    raise taken from None
+                text = f"{taken}, the server was not able to generate a unique name for the object"
+                raise ApiError("AlreadyExists", text, details=replace(taken.details, retry_after_seconds=1)) from None
             return Written(record=record, created=True)
         raise AssertionError("unreachable")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pilotage.apiserver.core.options import encode_continue
 from pilotage.testing.wire import CONFIG_MAPS, PODS, Http, config_map, pod
 
 ALL = "/api/v1/configmaps"
@@ -86,7 +87,8 @@ BAD_QUERIES: list[Any] = [
 @pytest.mark.parametrize("query", BAD_QUERIES)
 async def test_bad_queries(http: Http, query: str) -> None:
     answer = await http("GET", f"{CONFIG_MAPS}?{query}")
-    assert (answer.status, answer.reason) == (400, "BadRequest")
+    combined = "sendInitialEvents" in query or "resourceVersionMatch" in query
+    assert (answer.status, answer.reason) == ((422, "Invalid") if combined else (400, "BadRequest"))
 
 
 async def test_pages_are_one_snapshot(http: Http) -> None:
@@ -280,3 +282,17 @@ def test_gzip_is_real() -> None:
     from pilotage.apiserver.responses import _gzip
 
     assert json.loads(gzip.decompress(_gzip(json.dumps([1] * 100).encode()))) == [1] * 100
+
+
+async def test_a_list_whose_revision_is_gone_goes_on_from_another_moment_if_the_client_wants(http: Http) -> None:
+    for name in ("a", "b", "c"):
+        await http("POST", CONFIG_MAPS, config_map(name))
+    # As of a revision from before the server's memory.
+    old = encode_continue(1, "default/a")
+    answer = await http("GET", f"{CONFIG_MAPS}?limit=1&continue={old}")
+    assert (answer.status, answer.reason) == (410, "Expired")
+    answer = await http("GET", f"{CONFIG_MAPS}?continue={answer.body['metadata']['continue']}")
+    assert [item["metadata"]["name"] for item in answer.body["items"]] == ["b", "c"]
+    too_new = await http("GET", f"{CONFIG_MAPS}?resourceVersion=99999999")
+    assert too_new.status == 504
+    assert too_new.body["details"]["causes"][0]["reason"] == "ResourceVersionTooLarge"

@@ -1,5 +1,6 @@
 """Query parameters, selectors, scales and containers."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -145,3 +146,42 @@ def test_which_container(spec: Any, wanted: str, expected: str | None) -> None:
     with pytest.raises(ApiError) as caught:
         container_of(pod, wanted)
     assert caught.value.reason == "BadRequest"
+
+
+MATCH = "resourceVersionMatch"
+NOT_OLDER = {MATCH: "NotOlderThan"}
+INITIAL = {"watch": "true", "sendInitialEvents": "true"}
+
+
+@pytest.mark.parametrize(
+    ("query", "why"),
+    [
+        ({}, None),
+        ({"resourceVersion": "0"}, None),
+        ({"resourceVersion": "0", **NOT_OLDER}, None),
+        ({"resourceVersion": "5", **NOT_OLDER}, None),
+        ({"resourceVersion": "5", MATCH: "Exact"}, None),
+        ({"resourceVersion": "5", MATCH: "Exact", "limit": "3"}, None),
+        ({"resourceVersion": "0", MATCH: "Exact"}, 'forbidden for resourceVersion "0"'),
+        (NOT_OLDER, "forbidden unless resourceVersion is provided"),
+        ({"resourceVersion": "5", MATCH: "Nearly"}, 'Unsupported value: "Nearly"'),
+        ({"resourceVersion": "5", "continue": "x", **NOT_OLDER}, "forbidden when continue is provided"),
+        ({"resourceVersion": "5", "continue": "x"}, "specifying resource version is not allowed when using continue"),
+        ({"sendInitialEvents": "true"}, "sendInitialEvents is forbidden for list"),
+        ({"watch": "true", "resourceVersion": "5"}, None),
+        ({"watch": "true", "resourceVersion": "5", **NOT_OLDER}, "unless sendInitialEvents is provided"),
+        (INITIAL, "requires setting resourceVersionMatch to NotOlderThan"),
+        ({**INITIAL, MATCH: "Exact"}, "requires setting resourceVersionMatch to NotOlderThan"),
+        ({**INITIAL, **NOT_OLDER}, None),
+        ({**INITIAL, **NOT_OLDER, "resourceVersion": "0"}, None),
+        ({**INITIAL, **NOT_OLDER, "continue": "x"}, "forbidden when continue is provided"),
+        ({"resourceVersion": "x"}, "invalid value 'x'"),
+    ],
+)
+def test_which_parameters_of_lists_and_watches_go_together(query: dict[str, str], why: str | None) -> None:
+    if why is None:
+        list_options(query)
+        return
+    with pytest.raises(ApiError, match=re.escape(why)) as caught:
+        list_options(query)
+    assert caught.value.code in (400, 422)

@@ -14,10 +14,12 @@ from typing import cast
 import msgspec
 
 from pilotage.api.schema_conform import FieldValidation
-from pilotage.api.status import ApiError
+from pilotage.api.schema_problems import Problems
+from pilotage.api.status import ApiError, invalid
 from pilotage.apiserver.core.record import Document
 
-_MATCHES = frozenset(("", "Exact", "NotOlderThan"))
+_MATCH = "resourceVersionMatch"
+_MATCHES = ("Exact", "NotOlderThan")
 _POLICIES = frozenset(("Orphan", "Background", "Foreground"))
 _VALIDATIONS = frozenset(("Ignore", "Warn", "Strict"))
 _TRUE = frozenset(("true", "1", "True", "t", "T", "TRUE"))
@@ -55,21 +57,18 @@ class ListOptions:
 
 
 def list_options(query: Mapping[str, str]) -> ListOptions:
-    """Read and cross-check; raises ApiError BadRequest."""
+    """Read and cross-check; raises ApiError BadRequest, or Invalid for parameters that do not go together."""
     match = query.get("resourceVersionMatch", "")
-    if match not in _MATCHES:
-        raise ApiError("BadRequest", f"resourceVersionMatch {match[:40]!r} is neither Exact nor NotOlderThan")
     initial = flag(query, "sendInitialEvents") if "sendInitialEvents" in query else None
     version = integer(query, "resourceVersion")
     continue_token = query.get("continue", "")
-    if initial is not None and not flag(query, "watch"):
-        raise ApiError("BadRequest", "sendInitialEvents is forbidden for list")
-    if match and version is None and initial is None:
-        raise ApiError("BadRequest", "resourceVersionMatch is forbidden unless resourceVersion is provided")
-    if match == "Exact" and version == 0:
-        raise ApiError("BadRequest", 'resourceVersionMatch "Exact" is forbidden for resourceVersion "0"')
-    if initial is not None and match != "NotOlderThan":
-        raise ApiError("BadRequest", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
+    problems = Problems()
+    if flag(query, "watch"):
+        _check_watch(match, initial, continue_token, problems)
+    else:
+        _check_list(match, initial, version, continue_token, problems)
+    if problems.errors:
+        raise invalid("ListOptions", "", problems.errors, "meta.k8s.io")
     if continue_token and version:
         raise ApiError("BadRequest", "specifying resource version is not allowed when using continue")
     return ListOptions(
@@ -85,13 +84,44 @@ def list_options(query: Mapping[str, str]) -> ListOptions:
     )
 
 
+def _check_watch(match: str, initial: bool | None, continue_token: str, problems: Problems) -> None:
+    # KEP-3157: initial events are a list, and say so as a list would.
+    if initial is not None and match != "NotOlderThan":
+        problems.forbidden(_MATCH, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
+    if match:
+        if initial is None:
+            problems.forbidden(
+                _MATCH, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+            )
+        elif match != "NotOlderThan":
+            problems.unsupported(_MATCH, match, ("NotOlderThan",))
+        if continue_token:
+            problems.forbidden(_MATCH, "resourceVersionMatch is forbidden when continue is provided")
+
+
+def _check_list(
+    match: str, initial: bool | None, version: int | None, continue_token: str, problems: Problems
+) -> None:  # fmt: skip
+    if match:
+        if version is None:
+            problems.forbidden(_MATCH, "resourceVersionMatch is forbidden unless resourceVersion is provided")
+        if continue_token:
+            problems.forbidden(_MATCH, "resourceVersionMatch is forbidden when continue is provided")
+        if match not in _MATCHES:
+            problems.unsupported(_MATCH, match, _MATCHES)
+        if match == "Exact" and version == 0:
+            problems.forbidden(_MATCH, 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"')
+    if initial is not None:
+        problems.forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list")
+
+
 class _Continue(msgspec.Struct, frozen=True):
     rv: int
     start: str
 
 
 def encode_continue(revision: int, last_key: str) -> str:
-    """A token that resumes a chunked list after `last_key`, as of `revision`."""
+    """A token that resumes a chunked list after `last_key`, as of `revision`; -1: as of whenever it is used."""
     data = msgspec.json.encode(_Continue(rv=revision, start=last_key))
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
