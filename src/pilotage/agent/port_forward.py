@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from aiohttp import WSMsgType, web
 
 from pilotage.agent.core import channel
-from pilotage.agent.spdy_session import SpdySession, SpdyStream, StreamReset
+from pilotage.agent.spdy_session import SpdySession, SpdyStream
 from pilotage.kit.errors import PilotageError
 from pilotage.kit.tasks import task_set, wait_any
 
@@ -99,8 +99,8 @@ class Forwarder:
             return
         try:
             await wait_any(_to_client(reader, data), _to_pod(data, writer))
-        except StreamReset:
-            pass  # the client's side of the connection is closed: kubectl resets, then waits for the end of errors
+        except* ConnectionError:
+            pass  # either side is closed; kubectl resets, then waits for the end of errors
         finally:
             writer.close()
             for stream in (data, error):

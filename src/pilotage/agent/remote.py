@@ -66,7 +66,7 @@ async def run_session(wire: Wire, open_session: OpenSession, *, exit_code: bool 
             await wait_any(
                 _send_output(wire, session, active, exit_code=exit_code), _receive_input(wire, session, active)
             )
-    except (ConnectionError, TimeoutError):
+    except* (ConnectionError, TimeoutError):
         pass  # the client has gone, or nothing has happened for hours
     finally:
         await session.aclose()
@@ -144,8 +144,10 @@ class SpdyWire:
                 await self._complete.wait()
             await run_session(self, open_session, exit_code=exit_code)
 
-        with contextlib.suppress(ConnectionError, TimeoutError):
+        try:
             await wait_any(session.run(), serve(), self._read())
+        except* (ConnectionError, TimeoutError):
+            pass
 
     async def _read(self) -> None:
         await self._complete.wait()
@@ -166,6 +168,9 @@ class SpdyWire:
             await sink.write(data)
 
     async def finish(self, status: bytes) -> None:
+        for kind in ("stdin", "resize"):
+            if kind in self._streams:
+                self._streams[kind].discard()  # else what nobody will read would hold up the client's farewell
         for kind in ("stdout", "stderr"):
             if kind in self._streams:
                 await self._streams[kind].end()

@@ -80,11 +80,12 @@ class SpdyStream:
 
     async def end(self) -> None:
         """Nothing more will be sent on it; what still arrives is dropped."""
-        self._discard()
+        self.discard()
         if not self._reset.is_set():
             await self._session.send(self.number, b"", end=True)
 
-    def _discard(self) -> None:
+    def discard(self) -> None:
+        """Nobody reads it any more: what has arrived is dropped, and so is what still comes."""
         self._ended = True
         self._chunks.clear()
         self._size = 0
@@ -107,6 +108,7 @@ class SpdyStream:
         """The peer has ended it, or has gone."""
         self._reset.set()
         self._changed.set()
+        self._has_room.set()
 
 
 class SpdySession:

@@ -82,9 +82,11 @@ async def tunnel(
             number = error.errno if isinstance(error, OSError) else None
             raise PeerError(number, str(error) or "timed out") from error
         client = await switch_protocols(request, {key: value for key, value in answered if key.lower() != "connection"})
-        with contextlib.suppress(ConnectionError, TimeoutError):  # either side may vanish; the other is closed now
+        try:
             async with asyncio.timeout(IDLE_TIMEOUT_S) as idle:
                 await wait_any(_up(client, writer, idle), _down(reader, client, idle))
+        except* (ConnectionError, TimeoutError, ssl.SSLError):
+            pass  # either side may vanish; the other is closed now
         return client.response
 
 

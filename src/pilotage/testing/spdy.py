@@ -39,12 +39,12 @@ class SpdyClient:
         """A header block as it is sent, valid or not."""
         return self._deflate.compress(plain) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
 
-    def open(self, stream: int = 0, *, end: bool = False, **headers: str) -> bytes:
+    def open(self, stream: int = 0, /, **headers: str) -> bytes:
         """A new stream; its number is the next odd one unless given."""
         stream = stream or self._next
         self._next = stream + 2
         body = struct.pack("!IIBB", stream, 0, 0, 0) + self.block(encode_headers(headers.items()))
-        return control_frame(SYN_STREAM, body, FIN if end else 0)
+        return control_frame(SYN_STREAM, body)
 
     @staticmethod
     def data(stream: int, data: bytes, *, end: bool = False) -> bytes:

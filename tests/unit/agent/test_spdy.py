@@ -177,7 +177,7 @@ def test_more_than_one_frame_is_made_of_what_is_longer_than_a_frame() -> None:
         (struct.pack("!HHI", 0x8003, SYN_STREAM, HEADER_BYTES_MAX + 1), "control frame of"),
         (control_frame(SYN_STREAM, b"\0\0"), "too short"),
         (control_frame(SYN_STREAM, struct.pack("!IIBB", 1, 0, 0, 0) + b"not zlib"), "cannot be decompressed"),
-        (SpdyClient().open(stream=2), "stream 2 after stream 0"),
+        (SpdyClient().open(2), "stream 2 after stream 0"),
         (control_frame(PING, b""), "too short"),
     ],
     ids=["another version", "a long frame", "a short frame", "no compression", "an even stream", "an empty ping"],
