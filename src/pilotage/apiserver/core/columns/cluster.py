@@ -16,6 +16,7 @@ from pilotage.apiserver.core.columns.column import (
     condition,
     count,
     dig,
+    duration,
     joined,
     name_and_age,
     number,
@@ -84,6 +85,11 @@ _BINDING = (
     Column("Groups", _subjects("Group"), priority=1),
     Column("ServiceAccounts", _subjects("ServiceAccount"), priority=1),
 )
+
+
+def _csr_duration(document: Document, now: datetime) -> Cell:
+    seconds = dig(document, "spec.expirationSeconds")
+    return NONE if seconds is None else duration(int(seconds))
 
 
 def _csr_condition(document: Document, now: datetime) -> Cell:
@@ -190,7 +196,7 @@ CLUSTER: dict[tuple[str, str], tuple[Column, ...]] = {
         AGE,
         Column("SignerName", text("spec.signerName", NONE)),
         Column("Requestor", text("spec.username")),
-        Column("RequestedDuration", text("spec.expirationSeconds", NONE)),
+        Column("RequestedDuration", _csr_duration),
         Column("Condition", _csr_condition),
     ),
     ("storage.k8s.io", "storageclasses"): (
