@@ -17,6 +17,7 @@ from pilotage.apiserver.admission.dynamic import GROUP as DYNAMIC_GROUP
 from pilotage.apiserver.admission.dynamic import RULES as DYNAMIC_RULES
 from pilotage.apiserver.admission.dynamic import DynamicAdmission
 from pilotage.apiserver.agents import Agents
+from pilotage.apiserver.api_services import API_SERVICES, ApiServices
 from pilotage.apiserver.authentication import Authenticator, ServiceAccountTokens
 from pilotage.apiserver.authorization import Authorizer
 from pilotage.apiserver.cache import Cache
@@ -60,6 +61,7 @@ class Parts:
     proxy: Proxy
     quotas: QuotaLedger
     definitions: Definitions
+    api_services: ApiServices
     dynamic: DynamicAdmission
     signer: CertificateSigner
     ranges: ServiceRanges
@@ -91,7 +93,9 @@ def assemble(
     dynamic = DynamicAdmission(documents, authorizer, resources.equivalents, resources.by_kind)
     cache.observe(DYNAMIC_GROUP, None, dynamic.observe)
     registry = Registry(ObjectStore(backend, cache), Pipeline(admission, dynamic, _RULES))
-    definitions = Definitions(registry, resources, clock)
+    api_services = ApiServices(registry, resources, clock)
+    cache.observe(API_SERVICES.group, API_SERVICES.plural, api_services.observe)
+    definitions = Definitions(registry, resources, clock, api_services.changed)
     cache.observe(DEFINITIONS.group, DEFINITIONS.plural, definitions.observe)
     definitions.load()
     subresources = Subresources(registry)
@@ -119,6 +123,7 @@ def assemble(
         proxy=proxy,
         quotas=quotas,
         definitions=definitions,
+        api_services=api_services,
         dynamic=dynamic,
         signer=CertificateSigner(registry, authorizer, authority, clock),
         ranges=ServiceRanges(registry, (service_cidr,), clock),

@@ -37,6 +37,11 @@ from pilotage.storage import ConflictError
 ATTEMPTS_MAX = 16
 GENERATED_NAME_ATTEMPTS_MAX = 8
 
+_NO_STRATEGY = (
+    "the body of the request was in an unknown format - accepted media types include: "
+    "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
+)
+
 Transform = Callable[[Document], Awaitable[Document]]
 
 
@@ -123,8 +128,7 @@ class Registry:
                     patched = merge_patch(current, patch)
                 case _:
                     if kind_of(call.resource) is not None:
-                        text = "strategic merge patch does not work on custom resources; use a merge patch or apply"
-                        raise ApiError("UnsupportedMediaType", text)
+                        raise ApiError("UnsupportedMediaType", _NO_STRATEGY)
                     patched = strategic_merge_patch(current, patch, call.resource)
             return self.pipeline.decode(call, patched)
 

@@ -112,6 +112,7 @@ async def _serve(
             for each in sockets:
                 await web.SockSite(runner, each, ssl_context=tls).start()
             _write_kubeconfig(config, authority, _url(sockets[0]))
+            tasks.start(parts.api_services.run(), name="API services")  # not before clients: they need none of them
             on_ready()
             await asyncio.Event().wait()
         finally:

@@ -384,3 +384,35 @@ async def test_definitions_survive_a_restart(tmp_path: Any) -> None:
         assert (await http("POST", WIDGETS, widget("a"))).status == 201
     async with api_server(storage=storage, data_dir=tmp_path) as server, connected(server) as http:
         assert (await http("GET", f"{WIDGETS}/a")).body["spec"]["limit"] == 5  # from the first request on
+
+
+async def test_every_group_version_has_an_api_service(http: Http) -> None:
+    services = "/apis/apiregistration.k8s.io/v1/apiservices"
+
+    async def available() -> dict[str, str]:
+        items = (await http("GET", services)).body["items"]
+        return {
+            each["metadata"]["name"]: each["status"]["conditions"][0]["status"] for each in items if "status" in each
+        }
+
+    async with asyncio.timeout(5):
+        while not {"v1.", "v1.apps", "v1.example.test"} <= (await available()).keys():
+            await asyncio.sleep(0.02)
+    assert set((await available()).values()) == {"True"}
+    elsewhere = {
+        "apiVersion": "apiregistration.k8s.io/v1",
+        "kind": "APIService",
+        "metadata": {"name": "v1.elsewhere.test"},
+        "spec": {
+            "group": "elsewhere.test",
+            "version": "v1",
+            "groupPriorityMinimum": 100,
+            "versionPriority": 10,
+            "service": {"name": "elsewhere", "namespace": "default"},
+        },
+    }
+    assert (await http("POST", services, elsewhere)).status == 201
+    assert (await http("DELETE", f"{DEFINITIONS}/widgets.example.test")).status == 200
+    async with asyncio.timeout(5):
+        while (found := await available()).get("v1.elsewhere.test") != "False" or "v1.example.test" in found:
+            await asyncio.sleep(0.02)

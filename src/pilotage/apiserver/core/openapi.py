@@ -198,7 +198,25 @@ def _paths(resources: Iterable[Resource], prefix: str, *, v3: bool) -> Document:
             paths[f"{collection}/{{name}}/{item.name}"] = _operations(
                 resource, set(item.verbs), kind, schema, prefix, v3=v3
             )
-    return paths
+    return {path: _completed(path, operations, v3=v3) for path, operations in paths.items()}
+
+
+_PATH_PARAMETERS = (("namespace", "object name and auth scope, such as for teams and projects"), ("name", "name"))
+
+
+def _completed(path: str, operations: Document, *, v3: bool) -> Document:
+    """A path's operations with what its parts mean, each under an identifier of its own."""
+    for operation in operations.values():
+        if "{namespace}" in path:
+            operation["operationId"] += "Namespaced"
+        operation["operationId"] += path.partition("/{name}/")[2].title().replace("/", "")
+    parameters = []
+    for name, description in _PATH_PARAMETERS:
+        if f"{{{name}}}" in path:
+            shape: Document = {"type": "string", "uniqueItems": True}
+            parameter = {"name": name, "in": "path", "required": True, "description": description}
+            parameters.append({**parameter, **({"schema": shape} if v3 else shape)})
+    return {**operations, "parameters": parameters} if parameters else operations
 
 
 _METHODS = {
@@ -218,7 +236,7 @@ def _operations(resource: Resource, verbs: set[str], kind: Document, schema: str
             "operationId": f"{verb}{resource.group.title().replace('.', '')}{resource.version.title()}{kind['kind']}",
             "x-kubernetes-action": _ACTIONS.get(verb, verb),
             _GVK: kind,
-            **_body(verb, schema, prefix, v3=v3),
+            **_body(verb, schema, prefix, _patch_types(resource), v3=v3),
             **({"parameters": _parameters(verb, v3=v3)} if verb in ("create", "update", "patch") else {}),
             "responses": _responses(schema + ("List" if verb == "list" else ""), prefix, v3=v3),
         }
@@ -234,10 +252,17 @@ def _parameters(verb: str, *, v3: bool) -> list[Document]:
     return [{"name": name, "in": "query", **({"schema": shape} if v3 else shape)} for name, shape in shapes.items()]
 
 
-def _body(verb: str, schema: str, prefix: str, *, v3: bool) -> Document:
+def _patch_types(resource: Resource) -> tuple[str, ...]:
+    """What kubectl may send: nobody knows how lists of a custom resource merge strategically."""
+    if isinstance(resource, CustomResource):
+        return tuple(each for each in _PATCH_TYPES if "strategic" not in each)
+    return _PATCH_TYPES
+
+
+def _body(verb: str, schema: str, prefix: str, patch_types: tuple[str, ...], *, v3: bool) -> Document:
     media: tuple[str, ...] = ("*/*",)
     if verb == "patch":
-        reference, media = {"$ref": prefix + _PATCH}, _PATCH_TYPES
+        reference, media = {"$ref": prefix + _PATCH}, patch_types
     elif verb in ("create", "update"):
         reference = {"$ref": prefix + schema}
     elif verb in ("delete", "deletecollection"):
