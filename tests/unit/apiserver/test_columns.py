@@ -206,3 +206,21 @@ def test_no_object_breaks_a_table(spec: Any, status: Any) -> None:
     for resource in BUILTIN:
         for column in columns_of(resource):
             assert isinstance(column.cell(document, NOW), (str, int, type(None)))
+
+
+@pytest.mark.parametrize(
+    ("api_version", "text"), [("apps/v1", "daemonset.apps/web"), ("v1", "daemonset/web")], ids=["of a group", "of core"]
+)
+def test_a_revision_names_its_owner_with_its_group(api_version: str, text: str) -> None:
+    others = {"apiVersion": "v1", "kind": "Pod", "name": "not-me"}
+    owner = {"apiVersion": api_version, "kind": "DaemonSet", "name": "web", "controller": True}
+    document = {"metadata": {"name": "r", "ownerReferences": [others, owner]}, "revision": 3}
+    found = cells("apps/controllerrevisions", document)
+    assert (found["Controller"], found["Revision"]) == (text, 3)
+    assert cells("apps/controllerrevisions", {"metadata": {"name": "r"}, "revision": 3})["Controller"] == "<none>"
+
+
+def test_a_requested_duration_prints_as_one() -> None:
+    path = "certificates.k8s.io/certificatesigningrequests"
+    assert cells(path, {"metadata": {}, "spec": {"expirationSeconds": 86_400}})["RequestedDuration"] == "24h"
+    assert cells(path, {"metadata": {}, "spec": {}})["RequestedDuration"] == "<none>"
