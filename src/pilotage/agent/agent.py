@@ -169,6 +169,7 @@ class Agent:
             clock=clock,
             run_dir=config.run_dir,
             node_ip=config.node_ip,
+            housekeeping_s=config.housekeeping_s,
             cluster_dns=config.cluster_dns,
             cluster_domain=config.cluster_domain,
             node_resolver=_node_resolver,

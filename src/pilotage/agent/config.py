@@ -29,6 +29,7 @@ class Config:
     serving_key: Path | None = None
     client_ca: Path | None = None
     pods_max: int = 110
+    housekeeping_s: float = 10.0  # between looks at sizes, pressure and garbage, as often as the kubelet looks
 
     @property
     def images(self) -> Path:

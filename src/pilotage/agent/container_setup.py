@@ -6,6 +6,7 @@ start. Everything that stops a container from being created is raised as `StartR
 
 import asyncio
 import base64
+import contextlib
 import json
 import platform
 import socket
@@ -33,6 +34,7 @@ from pilotage.api.core_v1 import (
     Pod,
     SecurityContext,
     Service,
+    VolumeMount,
 )
 from pilotage.api.quantity import QuantityError
 
@@ -335,9 +337,13 @@ class ContainerSetup:
             if volume is None:
                 raise FieldError(f'volume "{wanted.name}" of the container is not defined in the pod')
             source = self._volumes.path(pod.metadata.uid, volume)
-            relative = wanted.sub_path or environment.expand(wanted.sub_path_expr, variables)
+            relative = wanted.sub_path or _expanded(wanted, variables)
             if relative:
                 source = sub_path(source, relative)
+            elif volume.host_path is not None and not volume.host_path.type:
+                # No type, no promise: what is missing becomes a directory, as container engines have it.
+                with contextlib.suppress(FileExistsError):
+                    source.mkdir(parents=True, mode=0o755)
             access = "ro" if wanted.read_only or _is_api_volume(volume) else "rw"
             propagation = {"HostToContainer": "rslave", "Bidirectional": "rshared"}.get(
                 wanted.mount_propagation, "rprivate"
@@ -365,6 +371,19 @@ class ContainerSetup:
         found.append(Mount(destination=path, source=str(log), options=("bind", "rprivate", "rw")))
         # A mount below another one must come after it.
         return tuple(sorted(found, key=lambda mount: mount.destination.count("/"))), log
+
+
+def _expanded(mount: VolumeMount, variables: dict[str, str]) -> str:
+    """subPathExpr with its variables; it may not lead upwards, whatever they hold."""
+    try:
+        path = environment.expand_path(mount.sub_path_expr, variables)
+    except KeyError as error:
+        raise FieldError(f"failed to expand subPathExpr {mount.sub_path_expr!r}: missing value for {error}") from error
+    if path.startswith("/"):
+        raise FieldError(f"subPath {path!r} must be a relative path")
+    if ".." in path.split("/"):
+        raise FieldError(f"subPath {path!r} must not contain '..'")
+    return path
 
 
 def _is_api_volume(volume: object) -> bool:

@@ -2,7 +2,7 @@
 
 Stands apart because variables and volumes share them. One watch an object, not one for all of them: a node may read
 only what its pods name (the node authorizer's rule), and most pods of a node name the same few objects. A watch ends
-with the last pod that uses its object.
+with the last pod that uses its object, or as soon as the object turns out to be immutable.
 """
 
 import asyncio
@@ -54,7 +54,11 @@ class References:
         watched.holders.add(holder)
         async with asyncio.timeout(SYNC_TIMEOUT_S):
             await watched.informer.wait_synced()
-        return watched.informer.get(name, namespace)
+        found = watched.informer.get(name, namespace)
+        if found is not None and found.immutable:
+            # It cannot change any more (KEP-1412); the informer goes on answering from what it has.
+            self._tasks.cancel(key)
+        return found
 
     def _open(self, kind: type[K], key: tuple[str, str, str]) -> "_Watched[ConfigMap] | _Watched[Secret]":
         _, namespace, name = key

@@ -42,6 +42,10 @@ from pilotage.kit.errors import PilotageError
 TOKEN_REFRESH_SHARE = 0.8  # of its life after which a token is replaced, as the kubelet does
 
 
+class _UnfitError(PilotageError):
+    """A hostPath is not what its type promises."""
+
+
 @dataclass(slots=True)
 class _Token:
     text: str
@@ -99,6 +103,17 @@ class Volumes:
             shutil.rmtree(directory, ignore_errors=True)
         for key in [key for key in self._tokens if key[0] == uid]:
             del self._tokens[key]
+
+    def overfull(self, pod: Pod) -> str:
+        """What is wrong with the first emptyDir that holds more than its sizeLimit; empty if none does. Blocking."""
+        for volume in pod.spec.volumes:
+            source = volume.empty_dir
+            if source is None or not source.size_limit or source.medium == "Memory":
+                continue  # a tmpfs has its size from the kernel
+            limit = quantity.whole(source.size_limit)
+            if _usage(self.path(pod.metadata.uid, volume), limit) > limit:
+                return f'Usage of EmptyDir volume "{volume.name}" exceeds the limit "{source.size_limit}". '
+        return ""
 
     async def _mount(self, pod: Pod, volume: Volume) -> None:
         path = self.path(pod.metadata.uid, volume)
@@ -284,6 +299,18 @@ def _current_payload(directory: Path) -> Payload | None:
     }
 
 
+def _usage(directory: Path, enough: int) -> int:
+    """Bytes on disk below `directory`, counted until they exceed `enough`."""
+    total = 0
+    for parent, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(parent, name)).st_blocks * 512
+        if total > enough:
+            break
+    return total
+
+
 def _make_empty_dir(mounts: Mounts, path: Path, volume: Volume, gid: int | None) -> None:
     """Once: what the containers later do to the directory is theirs."""
     source = volume.empty_dir
@@ -303,12 +330,24 @@ def _make_empty_dir(mounts: Mounts, path: Path, volume: Volume, gid: int | None)
         path.chmod(0o2777)
 
 
+_CALLED = {
+    "Directory": "directory",
+    "DirectoryOrCreate": "directory",
+    "File": "file",
+    "FileOrCreate": "file",
+    "Socket": "socket file",
+    "CharDevice": "character device",
+    "BlockDevice": "block device",
+}
+
+
 def _check_host_path(source: HostPathVolumeSource) -> None:
     """The type's promise; creates what the `…OrCreate` types ask for."""
     path = Path(source.path)
     match source.type:
         case "DirectoryOrCreate":
-            path.mkdir(parents=True, exist_ok=True, mode=0o755)
+            with contextlib.suppress(FileExistsError):  # the check says it better
+                path.mkdir(parents=True, mode=0o755)
         case "FileOrCreate":
             path.touch(exist_ok=True, mode=0o644)
     checks: dict[str, Callable[[], bool]] = {
@@ -322,7 +361,7 @@ def _check_host_path(source: HostPathVolumeSource) -> None:
     }
     check = checks.get(source.type)
     if check is not None and not check():
-        raise MountFailure(f"hostPath type check failed: {source.path} is not a {source.type.removesuffix('OrCreate')}")
+        raise _UnfitError(f"hostPath type check failed: {source.path} is not a {_CALLED[source.type]}")
 
 
 def sub_path(root: Path, relative: str) -> Path:

@@ -23,6 +23,7 @@ from pilotage.agent.core.state import (
     ContainerResumed,
     ContainerStarted,
     Event,
+    PodMustEnd,
     PodState,
     SandboxFailed,
     SandboxLost,
@@ -158,6 +159,11 @@ class PodWorker:
             for record in self._state.records
         )
 
+    def evict(self, message: str) -> None:
+        """The node takes its resources back, at once."""
+        self.tell("Warning", "Evicted", message)
+        self.post(PodMustEnd(reason="Evicted", message=message, grace_s=0.0))
+
     def references_changed(self) -> None:
         """A ConfigMap or Secret of this pod changed: containers that could not be configured are tried at once."""
         for record in self._state.records:
@@ -228,6 +234,8 @@ class PodWorker:
         self._node.memory.save_pod(self.pod)
         async with task_set() as tasks:
             tasks.start(self._publisher.run(), key="publisher")
+            if any(one.empty_dir is not None and one.empty_dir.size_limit for one in self.pod.spec.volumes):
+                tasks.start(self._watch_sizes(), key="sizes")
             if self._recovering:
                 self._repeat_starts(tasks)
             while not self._finished.is_set():
@@ -343,6 +351,15 @@ class PodWorker:
             self._refresh_wanted = True
         # One more look once this task is no longer counted as running.
         asyncio.get_running_loop().call_soon(self._wake.set)
+
+    async def _watch_sizes(self) -> None:
+        """Evict the pod when an emptyDir has outgrown its limit."""
+        while True:
+            await asyncio.sleep(self._node.housekeeping_s)
+            message = await asyncio.to_thread(self._node.volumes.overfull, self.pod)
+            if message:
+                self.evict(message)
+                return
 
     async def _create_sandbox(self) -> None:
         node, pod = self._node, self.pod

@@ -114,6 +114,7 @@ async def node_under_test(tmp_path: Path) -> AsyncIterator[NodeUnderTest]:
             data_dir=tmp_path / "data",
             run_dir=run_dir / "n1",
             cgroup_parent=CGROUP_PARENT,
+            housekeeping_s=0.2,
         )
         for name in ("default", "kube-node-lease"):
             try:

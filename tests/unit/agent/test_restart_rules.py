@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pilotage.agent.core.actions import RemoveSandbox
-from pilotage.agent.core.state import ContainerExited
+from pilotage.agent.core.state import ContainerExited, PodMustEnd
 
 from .builders import Life, make_pod, starts, stops
 
@@ -119,3 +119,27 @@ def test_termination_messages_share_twelve_kibibytes() -> None:
     ended = life.status().container_statuses[0].state.terminated
     assert ended is not None
     assert ended.message == "ü" * 3072
+
+
+def test_an_evicted_pod_dies_at_once_and_says_why() -> None:
+    life = Life(make_pod("a", "b"))
+    life.bring_up()
+    life.started("a")
+    life.started("b")
+    event = PodMustEnd(reason="Evicted", message="too big", grace_s=0.0)
+    assert stops(life.step(event)) == [("a", 0.0), ("b", 0.0)]
+    life.exited("a", 137)
+    life.exited("b", 137)
+    status = life.status()
+    assert (status.phase, status.reason, status.message) == ("Failed", "Evicted", "too big")
+    target = status.condition("DisruptionTarget")
+    assert target is not None
+    assert (target.status, target.reason) == ("True", "TerminationByKubelet")
+
+
+def test_a_pod_ends_for_the_first_reason_only() -> None:
+    life = Life(make_pod("a"))
+    life.bring_up()
+    life.step(PodMustEnd(reason="OutOfcpu", message="no"), PodMustEnd(reason="Evicted", message="too big"))
+    assert life.state.ended == "OutOfcpu"
+    assert life.status().condition("DisruptionTarget") is None

@@ -25,6 +25,15 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
     return _REFERENCE.sub(value, text)
 
 
+def expand_path(text: str, variables: Mapping[str, str]) -> str:
+    """`expand` for a path, where nothing may stay unknown; raises `KeyError` with the first unknown name."""
+    for match in _REFERENCE.finditer(text):
+        name = match.group("name")
+        if name is not None and name not in variables:
+            raise KeyError(name)
+    return expand(text, variables)
+
+
 def service_variables(services: Iterable[Service], namespace: str, *, links: bool) -> dict[str, str]:
     """Variables for `default/kubernetes` always, for the Services of `namespace` if `links` (enableServiceLinks).
 

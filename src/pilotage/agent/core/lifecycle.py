@@ -132,6 +132,8 @@ def _set_stop_deadline(course: _Course) -> None:
     grace_s = float(course.pod.spec.termination_grace_period_seconds)
     if meta.is_deleting and meta.deletion_grace_period_seconds is not None:
         grace_s = float(meta.deletion_grace_period_seconds)
+    if state.ended_grace_s is not None:
+        grace_s = min(grace_s, state.ended_grace_s)
     if state.stop_deadline == 0.0:
         course.set(stop_deadline=course.now + grace_s, stop_grace_s=grace_s)
     elif grace_s < state.stop_grace_s:

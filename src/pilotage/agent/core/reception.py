@@ -19,6 +19,7 @@ from pilotage.agent.core.state import (
     ContainerResumed,
     ContainerStarted,
     Event,
+    PodMustEnd,
     PodState,
     ProbeChanged,
     SandboxFailed,
@@ -80,6 +81,10 @@ def receive(pod: Pod, state: PodState, event: Event) -> PodState:
             return replace(state, sandbox="removed", volumes="absent")
         case SandboxLost():
             return _after_loss(pod, state)
+        case PodMustEnd():
+            if state.finished or state.ended:
+                return state
+            return replace(state, ended=event.reason, ended_message=event.message, ended_grace_s=event.grace_s)
         case VolumesMounted():
             return replace(state, volumes="mounted", volumes_failures=0)
         case VolumesFailed():

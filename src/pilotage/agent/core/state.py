@@ -74,6 +74,7 @@ class PodState(Value):
     initialized: bool = False  # all init containers have once succeeded
     ended: str = ""  # reason why the whole pod must end although nobody deleted it (DeadlineExceeded, Evicted, …)
     ended_message: str = ""
+    ended_grace_s: float | None = None  # None: the pod's own grace period
     finished: str = ""  # Succeeded or Failed once the pod is over; never changes again
     stop_deadline: float = 0.0  # when a pod that must end is killed; 0: it need not end
     stop_grace_s: float = 0.0  # the grace period that `stop_deadline` was computed from
@@ -119,6 +120,15 @@ class SandboxRemoved:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxLost:
     """A restarted agent found the namespaces gone (the machine or the cluster was restarted)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodMustEnd:
+    """The node cannot keep the pod (Evicted, OutOfcpu, …); `reason` and `message` become its status."""
+
+    reason: str
+    message: str
+    grace_s: float | None = None  # None: the pod's own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +208,7 @@ Event = (
     SandboxReady
     | SandboxFailed
     | SandboxRemoved
+    | PodMustEnd
     | SandboxLost
     | VolumesMounted
     | VolumesFailed

@@ -36,6 +36,8 @@ RUNTIME_SCHEME = "pilotage"
 MESSAGES_BYTES_MAX = 12 * 1024
 # Conditions of which the agent is the only author.
 OWNED_CONDITIONS = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady")
+# Reasons for which it is the node that ends a pod (KEP-3329).
+DISRUPTIONS = frozenset({"Evicted", "Terminated"})
 
 
 def report(pod: Pod, state: PodState, *, host_ip: str, now: float) -> PodStatus:
@@ -254,7 +256,11 @@ def _conditions(
         "ContainersReady": containers_ready,
     }
     conditions = []
-    for type_ in OWNED_CONDITIONS:
+    types: tuple[str, ...] = OWNED_CONDITIONS
+    if state.ended in DISRUPTIONS:
+        found["DisruptionTarget"] = (True, "TerminationByKubelet", state.ended_message)
+        types = (*OWNED_CONDITIONS, "DisruptionTarget")
+    for type_ in types:
         is_true, reason, message = found[type_]
         status = "True" if is_true else "False"
         before = pod.status.condition(type_)
