@@ -134,3 +134,20 @@ async def test_a_lease_goes_with_its_node(world: Any) -> None:
     await world.until(lambda: world.informers[Lease].get("n1", "kube-node-lease"))
     await world.client.delete(Node, "n1")
     await world.until(lambda: not world.informers[Lease].get("n1", "kube-node-lease"))
+
+
+async def test_a_taint_without_a_time_counts_from_when_it_was_seen(world: Any) -> None:
+    await world.follow(Node, Pod, Event)
+    await world.make_node("n1")
+    for name, seconds in (("brief", 1), ("patient", 3600)):
+        toleration = {"key": "repair", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds}
+        await world.create(pod(name, tolerations=[toleration]))
+    await world.until(lambda: len(world.informers[Pod].list()) == 2)
+    await world.client.patch(Node, "n1", {"spec": {"taints": [{"key": "repair", "effect": "NoExecute"}]}})
+    await world.until(
+        lambda: (found := world.informers[Pod].get("brief", "default")) is None or found.metadata.is_deleting
+    )
+    assert not world.informers[Pod].get("patient", "default").metadata.is_deleting
+    await world.client.patch(Node, "n1", {"spec": {"taints": None}})
+    message = "Cancelling deletion of Pod default/patient"
+    await world.until(lambda: message in {event.message for event in world.informers[Event].list()})

@@ -59,6 +59,8 @@ async def test_gated_pods_wait_for_their_gate(world: Any) -> None:
     await world.pod("gated", schedulingGates=[{"name": "example.com/wait"}])
     await world.pod("free")
     await world.until(lambda: world.where() == {"free": "n1"})
+    condition = world.pods.get("gated", "default").status.condition("PodScheduled")
+    assert (condition.status, condition.reason) == ("False", "SchedulingGated")
     await world.client.patch(Pod, "gated", {"spec": {"schedulingGates": None}}, namespace="default")
     await world.until(lambda: set(world.where()) == {"free", "gated"})
 

@@ -99,6 +99,11 @@ def test_the_most_impatient_toleration_decides(pod: Any, now: Any, before: Any) 
     assert evicts_in_s(pod(tolerations=patient), node(taints=taints), now) == 20.0
 
 
+def test_the_time_before_a_pod_came_does_not_count(pod: Any, now: Any, before: Any) -> None:
+    tainted = node(taints=[{"key": "k", "effect": "NoExecute", "timeAdded": before(7200)}])
+    assert evicts_in_s(pod(age_s=10, tolerations=tolerations(300)), tainted, now) == 290.0
+
+
 @pytest.mark.parametrize(
     ("wish", "there", "gone_s", "expected"),
     [

@@ -246,3 +246,50 @@ def test_namespace_selectors_widen_affinity(pod: Any, node: Any, cluster: Any) -
     verdict = schedule(pod("wide", affinity=required("podAffinity", wide)), made)
     assert isinstance(verdict, Placement)
     assert verdict.node_name == "n1"
+
+
+KEYS = [
+    pytest.param("podAffinity", {"matchLabelKeys": ["hash"]}, "n2", id="only with pods of its own revision"),
+    pytest.param("podAntiAffinity", {"matchLabelKeys": ["hash"]}, "n1", id="away from its own revision only"),
+    pytest.param("podAntiAffinity", {"mismatchLabelKeys": ["hash"]}, "n2", id="away from other revisions only"),
+    pytest.param("podAffinity", {"matchLabelKeys": ["absent", "hash"]}, "n2", id="keys it lacks are ignored"),
+]
+
+
+@pytest.mark.parametrize(("kind", "keys", "expected"), KEYS)
+def test_label_keys_narrow_affinity(kind: str, keys: Any, expected: str, pod: Any, node: Any, cluster: Any) -> None:
+    made = cluster(
+        node("n1"),
+        node("n2"),
+        n1=[pod("old", labels={"app": "web", "hash": "1"})],
+        n2=[pod("new", labels={"app": "web", "hash": "2"})],
+    )
+    wish = pod("next", labels={"app": "web", "hash": "2"}, affinity=required(kind, {**term("web"), **keys}))
+    verdict = schedule(wish, made)
+    assert isinstance(verdict, Placement)
+    assert (verdict.node_name, verdict.feasible) == (expected, 1)
+
+
+DOMAINS = [
+    pytest.param({}, {"nodeSelector": {"disk": "ssd"}}, True, id="nodes out of its reach do not count"),
+    pytest.param({"nodeAffinityPolicy": "Ignore"}, {"nodeSelector": {"disk": "ssd"}}, False, id="unless told to"),
+    pytest.param({}, {}, False, id="tainted nodes count"),
+    pytest.param({"nodeTaintsPolicy": "Honor"}, {}, True, id="unless told not to"),
+    pytest.param({"matchLabelKeys": ["hash"]}, {"labels": {"app": "web", "hash": "2"}}, True, id="own revision only"),
+]
+
+
+@pytest.mark.parametrize(("policy", "wish", "fits"), DOMAINS)
+def test_spread_policies(policy: Any, wish: Any, fits: bool, pod: Any, node: Any, cluster: Any) -> None:
+    """Two of its kind are on n1; the empty n2 is tainted and has no ssd: does it hold a third one back from n1?"""
+    placed = [pod(f"p{number}", labels={"app": "web", "hash": "1"}) for number in range(2)]
+    made = cluster(node("n1", labels={"disk": "ssd"}), node("n2", taints=[TAINT]), n1=placed)
+    constraint = {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": "web"}},
+        **policy,
+    }
+    info = pod("new", **{"labels": {"app": "web", "hash": "1"}, **wish}, topologySpreadConstraints=[constraint])
+    assert isinstance(schedule(info, made), Placement) is fits

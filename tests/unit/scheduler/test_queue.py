@@ -1,5 +1,6 @@
 """When a pod is tried."""
 
+import time
 from typing import Any
 
 from pilotage.scheduler.core.queue import UNSCHEDULABLE_S_MAX, ClusterEvent, SchedulingQueue
@@ -79,3 +80,39 @@ def test_a_deleted_pod_never_surfaces(pod: Any) -> None:
     queue.retry(entry, 0.0)
     assert queue.pop(100.0) is None
     assert queue.next_timer() is None
+
+
+def test_an_event_wakes_those_it_helps_and_no_others(pod: Any) -> None:
+    queue = SchedulingQueue()
+    for number in range(6):
+        queue.add(pod(f"p{number}"), float(number))
+    kinds = (ClusterEvent.POD_GONE, ClusterEvent.NODE_ADDED)
+    for number in range(6):
+        entry = queue.pop(10.0)
+        assert entry is not None
+        queue.park(entry, {kinds[number % 2]}, 10.0)
+    queue.remove(pod("p2").key)
+    assert queue.on_event(ClusterEvent.POD_GONE, 20.0)
+    assert drain(queue, 20.0) == ["p0", "p4"]
+    assert not queue.on_event(ClusterEvent.POD_GONE, 21.0)
+    assert queue.on_event(ClusterEvent.NODE_ADDED, 22.0)
+    assert drain(queue, 22.0) == ["p1", "p3", "p5"]
+
+
+def test_thousands_that_wait_cost_nothing_until_something_helps(pod: Any) -> None:
+    """Popping, timers and events that help nobody do not depend on how many pods wait."""
+    queue = SchedulingQueue()
+    for number in range(5000):
+        queue.add(pod(f"p{number}"), 0.0)
+        entry = queue.pop(0.0)
+        assert entry is not None
+        queue.park(entry, {ClusterEvent.NODE_ADDED}, 0.0)
+    started = time.perf_counter()
+    for _ in range(5000):
+        assert not queue.on_event(ClusterEvent.POD_GONE, 1.0)
+        assert queue.pop(1.0) is None
+        assert queue.next_timer() == UNSCHEDULABLE_S_MAX
+    taken = time.perf_counter() - started
+    assert taken < 1.0, taken  # a scan of all on each call would take minutes
+    assert queue.on_event(ClusterEvent.NODE_ADDED, 2.0)
+    assert len(drain(queue, 2.0)) == 5000

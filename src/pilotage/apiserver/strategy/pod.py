@@ -17,8 +17,17 @@ _COUNTED = ("cpu", "memory")
 
 
 def create(pod: _Object) -> None:
-    """Every pod starts pending."""
-    pod["status"] = {"phase": "Pending", "qosClass": quality(pod.get("spec") or {})}
+    """Every pod starts pending; one with scheduling gates says so from the start (KEP-3521)."""
+    spec = pod.get("spec") or {}
+    pod["status"] = {"phase": "Pending", "qosClass": quality(spec)}
+    if spec.get("schedulingGates"):
+        gated = {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates",
+        }
+        pod["status"]["conditions"] = [gated]
 
 
 def update(old: _Object, new: _Object) -> None:

@@ -1,9 +1,6 @@
-"""Scheduling gates (KEP-3521): a pod with any gate left is not looked at."""
+"""Scheduling gates (KEP-3521): a pod with any gate left is not looked at; the API server has written its condition."""
 
 from pilotage.api.core_v1 import Pod
-
-GATED_REASON = "SchedulingGated"
-GATED_MESSAGE = "Scheduling is blocked due to non-empty scheduling gates"
 
 
 def is_gated(pod: Pod) -> bool:

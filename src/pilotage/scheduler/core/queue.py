@@ -66,7 +66,10 @@ class SchedulingQueue:
     _pods: dict[PodKey, QueuedPod] = field(default_factory=dict)
     _active: list[tuple[int, float, int, QueuedPod]] = field(default_factory=list)
     _backing_off: list[tuple[float, int, QueuedPod]] = field(default_factory=list)
+    # In order of `since`, because parking happens in order of time: the first is the next to be overdue.
     _unschedulable: dict[PodKey, QueuedPod] = field(default_factory=dict)
+    # The same pods by what they wait for, so that an event costs the pods it helps and not all that wait.
+    _waiting: dict[ClusterEvent, dict[PodKey, QueuedPod]] = field(default_factory=dict)
     _order: int = 0
 
     def add(self, info: PodInfo, now: float) -> None:
@@ -80,13 +83,13 @@ class SchedulingQueue:
             return
         changed = known.info.scheduling_inputs() != info.scheduling_inputs()
         known.info = info
-        if changed and self._unschedulable.pop(info.key, None) is not None:
+        if changed and self._unpark(info.key):
             self._activate(known)
 
     def remove(self, key: PodKey) -> None:
         """The pod is bound, deleted or no longer ours."""
         self._pods.pop(key, None)
-        self._unschedulable.pop(key, None)
+        self._unpark(key)
 
     def pop(self, now: float) -> QueuedPod | None:
         """The next pod to try, taken out of its place; None if nothing is due."""
@@ -101,10 +104,13 @@ class SchedulingQueue:
     def park(self, entry: QueuedPod, wakes: Iterable[ClusterEvent], now: float) -> None:
         """No node fits: wait for one of `wakes`, then for the backoff."""
         if self._is_current(entry):
+            self._unpark(entry.info.key)
             entry.wakes = frozenset(wakes)
             entry.since = now
             entry.ready_at = now + BACKOFF.delay_s(entry.attempts)
             self._unschedulable[entry.info.key] = entry
+            for event in entry.wakes:
+                self._waiting.setdefault(event, {})[entry.info.key] = entry
 
     def retry(self, entry: QueuedPod, now: float) -> None:
         """An attempt failed though a node fits (a refused binding): back off, then try again."""
@@ -114,9 +120,9 @@ class SchedulingQueue:
 
     def on_event(self, event: ClusterEvent, now: float) -> bool:
         """Move the pods that `event` may help; True if any pod moved."""
-        helped = [entry for entry in self._unschedulable.values() if event in entry.wakes]
+        helped = [*self._waiting.get(event, {}).values()]
         for entry in helped:
-            del self._unschedulable[entry.info.key]
+            self._unpark(entry.info.key)
             if entry.ready_at <= now:
                 self._activate(entry)
             else:
@@ -128,7 +134,9 @@ class SchedulingQueue:
         if self._active:
             return 0.0
         times = [self._backing_off[0][0]] if self._backing_off else []
-        times += [entry.since + UNSCHEDULABLE_S_MAX for entry in self._unschedulable.values()]
+        oldest = next(iter(self._unschedulable.values()), None)
+        if oldest is not None:
+            times.append(oldest.since + UNSCHEDULABLE_S_MAX)
         return min(times, default=None)
 
     def snapshot(self) -> QueueSnapshot:
@@ -142,10 +150,23 @@ class SchedulingQueue:
     def _release_due(self, now: float) -> None:
         while self._backing_off and self._backing_off[0][0] <= now:
             self._activate(heapq.heappop(self._backing_off)[2])
-        overdue = [entry for entry in self._unschedulable.values() if entry.since + UNSCHEDULABLE_S_MAX <= now]
-        for entry in overdue:
-            del self._unschedulable[entry.info.key]
-            self._activate(entry)
+        while oldest := next(iter(self._unschedulable.values()), None):
+            if oldest.since + UNSCHEDULABLE_S_MAX > now:
+                break
+            self._unpark(oldest.info.key)
+            self._activate(oldest)
+
+    def _unpark(self, key: PodKey) -> bool:
+        """Take the pod out of those that wait; False if it was not among them."""
+        entry = self._unschedulable.pop(key, None)
+        if entry is None:
+            return False
+        for event in entry.wakes:
+            waiting = self._waiting[event]
+            del waiting[key]
+            if not waiting:
+                del self._waiting[event]
+        return True
 
     def _activate(self, entry: QueuedPod) -> None:
         self._order += 1
