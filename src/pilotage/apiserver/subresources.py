@@ -101,6 +101,13 @@ class Subresources:
         pod = self._registry.get(target)
         if pods.needs_budget(pod.document) and not options.dry_run:
             await self._spend_budget(call, pod)
+        if (
+            not options.dry_run
+            and not options.resource_version
+            and options.uid in ("", pod.document["metadata"]["uid"])
+        ):
+            # A version that the caller insists on must still be the one there is.
+            await self._registry.amend(target, lambda document: pods.announced(document, call.now))
         await self._registry.delete(target, options)
         return responses.document(SUCCESS, status=201)
 

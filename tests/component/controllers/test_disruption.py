@@ -66,6 +66,8 @@ async def test_never_more_are_disturbed_than_allowed(world: Any, workload: Any) 
     assert outcomes.count(None) >= 2
     gone = await world.until(lambda: [p for p in world.informers[Pod].list() if p.metadata.is_deleting])
     assert len(gone) == 2
+    reasons = {condition.reason for pod in gone if (condition := pod.status.condition("DisruptionTarget"))}
+    assert reasons == {"EvictionByEvictionAPI"}
 
 
 async def test_a_pod_nobody_sizes_freezes_the_budget(world: Any, workload: Any) -> None:

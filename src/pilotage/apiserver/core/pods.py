@@ -86,6 +86,22 @@ def take_disruption(budgets: Iterable[Document], pod: Document, now: datetime) -
     return {**budget, "status": status}
 
 
+def announced(pod: Document, now: datetime) -> Document:
+    """The pod with the condition that says why it goes (KEP-3329); Jobs decide by it whether that is a failure."""
+    status = dict(pod.get("status") or {})
+    if status.get("phase") in ("Succeeded", "Failed") or pod["metadata"].get("deletionTimestamp"):
+        return pod
+    target = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting",
+        "lastTransitionTime": render(now),
+    }
+    others = [item for item in status.get("conditions") or () if item.get("type") != "DisruptionTarget"]
+    return {**pod, "status": {**status, "conditions": [*others, target]}}
+
+
 def _refused(budget: str, cause: str, retry_after_s: int) -> ApiError:
     return ApiError(
         "TooManyRequests",
