@@ -226,24 +226,11 @@ async def test_configurations_are_never_asked_about(http: Http, hook: Hook) -> N
     assert (await http("POST", CONFIG_MAPS, config_map("a"))).status == 201
 
 
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [
-        ({"name": "short"}, "webhooks[0].name"),
-        ({"sideEffects": "Some"}, "webhooks[0].sideEffects"),
-        ({"timeoutSeconds": 31}, "webhooks[0].timeoutSeconds"),
-        ({"admissionReviewVersions": ["v1beta1"]}, "webhooks[0].admissionReviewVersions"),
-        ({"clientConfig": {"url": "http://127.0.0.1/x"}}, "webhooks[0].clientConfig.url"),
-        ({"clientConfig": {}}, "webhooks[0].clientConfig"),
-        ({"matchConditions": [{"name": "x", "expression": "object.("}]}, "webhooks[0].matchConditions[0].expression"),
-        ({"failurePolicy": "Maybe"}, "webhooks[0].failurePolicy"),
-    ],
-)
-async def test_wrong_configurations_are_refused(http: Http, hook: Hook, change: Any, field: str) -> None:
-    document = hook.configuration("Validating", "wrong", "/x", **change)
+async def test_wrong_configurations_are_refused(http: Http, hook: Hook) -> None:
+    document = hook.configuration("Validating", "wrong", "/x", sideEffects="Some")
     refused = await http("POST", f"{ADMISSION}/validatingwebhookconfigurations", document)
-    assert refused.status == 422, refused.body
-    assert field in [each["field"] for each in refused.body["details"]["causes"]]
+    assert refused.status == 422
+    assert [each["field"] for each in refused.body["details"]["causes"]] == ["webhooks[0].sideEffects"]
 
 
 # Policies
@@ -285,22 +272,26 @@ async def test_a_policy_denies_where_it_is_bound(http: Http) -> None:
     assert refused.body["message"] == expected
 
 
-@pytest.mark.parametrize(
-    ("expression", "allowed"),
-    [
-        ("request.userInfo.username == 'kubernetes-admin'", True),
-        ("request.operation == 'CREATE' && oldObject == null", True),
-        ("namespaceObject.metadata.name == 'default'", True),
-        ("authorizer.group('').resource('pods').namespace('default').check('delete').allowed()", True),
-        ("authorizer.serviceAccount('default', 'default').group('').resource('pods').check('get').allowed()", False),
-        ("has(object.metadata.labels)", False),
-        ("object.data.missing == 'x'", False),
-    ],
-)
-async def test_what_policies_can_ask(http: Http, expression: str, allowed: bool) -> None:
-    await configure(http, policy("ask", {"expression": expression}))
+async def test_what_policies_can_ask(http: Http) -> None:
+    subject = "authorizer.serviceAccount('default', 'default').group('').resource('pods')"
+    await configure(http, policy("ask", {"expression": "true"}))
     await configure(http, binding("ask"))
-    assert (await http("POST", CONFIG_MAPS, config_map("a", x="1"))).status == (201 if allowed else 422)
+    for number, (expression, allowed) in enumerate(
+        (
+            ("request.userInfo.username == 'kubernetes-admin'", True),
+            ("request.operation == 'CREATE' && oldObject == null", True),
+            ("namespaceObject.metadata.name == 'default'", True),
+            ("authorizer.group('').resource('pods').namespace('default').check('delete').allowed()", True),
+            (f"{subject}.check('get').allowed()", False),
+            ("has(object.metadata.labels)", False),
+            ("object.data.missing == 'x'", False),
+        )
+    ):
+        change = {"spec": {"validations": [{"expression": expression}]}}
+        path = f"{ADMISSION}/validatingadmissionpolicies/ask"
+        assert (await http("PATCH", path, change, **MERGE)).status == 200
+        answered = await http("POST", CONFIG_MAPS, config_map(f"a{number}", x="1"))
+        assert answered.status == (201 if allowed else 422), expression
 
 
 async def test_parameters_messages_reasons_and_warnings(http: Http) -> None:
