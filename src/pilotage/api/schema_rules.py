@@ -12,6 +12,7 @@ from typing import Any
 from pilotage.api import schema_rules_config as config
 from pilotage.api import schema_rules_network as network
 from pilotage.api import schema_rules_pod as pod
+from pilotage.api import schema_rules_storage as storage
 from pilotage.api import schema_rules_workload as workload
 from pilotage.api.schema_problems import Problems
 
@@ -44,7 +45,9 @@ RULES: Mapping[tuple[str, str], tuple[Rule, ...]] = {
     ("", "ConfigMap"): (config.config_map,),
     ("", "Secret"): (config.secret,),
     ("", "Node"): (config.node,),
-    ("", "PersistentVolumeClaim"): (config.claim,),
+    ("", "Event"): (config.event,),
+    ("", "PersistentVolume"): (storage.volume,),
+    ("", "PersistentVolumeClaim"): (storage.claim,),
     ("", "ResourceQuota"): (config.resource_quota,),
     ("", "LimitRange"): (config.limit_range,),
     ("certificates.k8s.io", "CertificateSigningRequest"): (config.signing_request,),
@@ -53,6 +56,9 @@ RULES: Mapping[tuple[str, str], tuple[Rule, ...]] = {
     ("rbac.authorization.k8s.io", "ClusterRole"): (config.policy_rules,),
     ("rbac.authorization.k8s.io", "RoleBinding"): (config.role_binding,),
     ("rbac.authorization.k8s.io", "ClusterRoleBinding"): (config.role_binding,),
+    ("events.k8s.io", "Event"): (config.event,),
+    ("node.k8s.io", "RuntimeClass"): (config.runtime_class,),
+    ("storage.k8s.io", "StorageClass"): (storage.storage_class,),
     ("scheduling.k8s.io", "PriorityClass"): (config.priority_class,),
     ("apiextensions.k8s.io", "CustomResourceDefinition"): (config.custom_resource_definition,),
 }

@@ -1,4 +1,4 @@
-"""The rules of configuration, nodes, storage, quotas, leases, roles and custom resource definitions.
+"""The rules of configuration, nodes, quotas, events, leases, certificate requests, roles and resource definitions.
 
 Called through `schema_rules`.
 
@@ -94,21 +94,22 @@ def node(document: _Object, problems: Problems) -> None:
         seen.add(key)
 
 
-def claim(document: _Object, problems: Problems) -> None:
-    """Access modes and a size."""
-    spec = document.get("spec", {})
-    modes = spec.get("accessModes") or ()
-    if not modes:
-        problems.required("spec.accessModes", "at least 1 access mode is required")
-    supported = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
-    for mode in modes:
-        if mode not in supported:
-            problems.unsupported("spec.accessModes", mode, supported)
-    storage = spec.get("resources", {}).get("requests", {}).get("storage")
-    if storage is None:
-        problems.required("spec.resources[storage]")
-    elif quantity.parse(storage) <= 0:
-        problems.invalid("spec.resources[storage]", storage, "must be greater than zero")
+def runtime_class(document: _Object, problems: Problems) -> None:
+    """The handler is a label, for the node's runtime knows it by that."""
+    handler = document.get("handler", "")
+    if not handler:
+        problems.required("handler")
+    else:
+        problems.check("handler", handler, names.dns_label(handler))
+
+
+def event(document: _Object, problems: Problems) -> None:
+    """An event lives in the namespace of what it is about; of a cluster's object, in default or kube-system."""
+    subject = document.get("involvedObject") or document.get("regarding") or {}
+    field = "involvedObject.namespace" if "involvedObject" in document else "regarding.namespace"
+    namespace, about = document.get("metadata", {}).get("namespace", ""), subject.get("namespace", "")
+    if about != namespace and (about or namespace not in ("default", "kube-system")):
+        problems.invalid(field, about, "does not match event.namespace")
 
 
 def resource_quota(document: _Object, problems: Problems) -> None:

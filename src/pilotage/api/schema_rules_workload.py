@@ -161,7 +161,21 @@ def replication_controller(document: _Object, problems: Problems) -> None:
 
 def job(document: _Object, problems: Problems) -> None:
     """Pods that end; selectors are made by the server."""
-    _job_spec(document.get("spec", {}), "spec", problems)
+    spec = document.get("spec", {})
+    _job_spec(spec, "spec", problems)
+    if spec.get("manualSelector"):
+        return
+    uid = document.get("metadata", {}).get("uid", "")
+    for label in _UID_LABELS:
+        given = ((spec.get("selector") or {}).get("matchLabels") or {}).get(label)
+        if uid and given not in (None, uid):
+            problems.invalid("spec.selector", spec["selector"], "`selector` not auto-generated")
+    others = (spec.get("selector") or {}).get("matchLabels", {}).keys() - set(_UID_LABELS)
+    if uid and (others or (spec.get("selector") or {}).get("matchExpressions")):
+        problems.invalid("spec.selector", spec["selector"], "`selector` not auto-generated")
+
+
+_UID_LABELS = ("batch.kubernetes.io/controller-uid", "controller-uid")
 
 
 def _job_spec(spec: _Object, path: str, problems: Problems) -> None:
@@ -169,8 +183,22 @@ def _job_spec(spec: _Object, path: str, problems: Problems) -> None:
     policy = spec.get("template", {}).get("spec", {}).get("restartPolicy")
     if policy == "Always":
         problems.unsupported(f"{path}.template.spec.restartPolicy", policy, ("OnFailure", "Never"))
-    if spec.get("completionMode") == "Indexed" and "completions" not in spec:
-        problems.required(f"{path}.completions", 'when completion mode is "Indexed"')
+    if spec.get("completionMode") == "Indexed":
+        if "completions" not in spec:
+            problems.required(f"{path}.completions", 'when completion mode is "Indexed"')
+        elif (spec.get("parallelism") or 0) > _INDEXED_PARALLELISM_MAX:
+            detail = f"must be less than or equal to {_INDEXED_PARALLELISM_MAX} when completion mode is Indexed"
+            problems.invalid(f"{path}.parallelism", spec["parallelism"], detail)
+    elif spec.get("backoffLimitPerIndex") is not None:
+        problems.invalid(
+            f"{path}.backoffLimitPerIndex", spec["backoffLimitPerIndex"], "requires indexed completion mode"
+        )
+    if spec.get("maxFailedIndexes") is not None and spec.get("backoffLimitPerIndex") is None:
+        problems.required(f"{path}.backoffLimitPerIndex", "when maxFailedIndexes is specified")
+
+
+# A job of a hundred thousand indexes keeps its record in one annotation and one status.
+_INDEXED_PARALLELISM_MAX = 100_000
 
 
 def cron_job(document: _Object, problems: Problems) -> None:

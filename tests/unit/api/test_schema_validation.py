@@ -258,6 +258,43 @@ def test_ingresses(spec: dict[str, Any], expected: list[str]) -> None:
         ),
         pytest.param("Namespace", {"metadata": {"name": "a.b"}}, "metadata.name: Invalid value", id="namespace name"),
         pytest.param("CronJob", {"spec": {"schedule": "* *"}}, "spec.schedule: Invalid value", id="cron schedule"),
+        pytest.param("PersistentVolume", {"spec": {}}, "spec.capacity: Required value", id="volume without a size"),
+        pytest.param(
+            "PersistentVolume",
+            {"spec": {"hostPath": {"path": "/a/../b"}}},
+            "spec.hostPath.path: Invalid value: \"/a/../b\": must not contain '..'",
+            id="volume outside its path",
+        ),
+        pytest.param(
+            "PersistentVolume",
+            {"spec": {"hostPath": {"path": "/a"}, "nfs": {"server": "s", "path": "/"}}},
+            "spec.nfs: Forbidden: may not specify more than 1 volume type",
+            id="volume in two places",
+        ),
+        pytest.param("StorageClass", {}, "provisioner: Required value", id="class without a provisioner"),
+        pytest.param("RuntimeClass", {"handler": "A_b"}, 'handler: Invalid value: "A_b"', id="handler"),
+        pytest.param(
+            "Event",
+            {"involvedObject": {"namespace": "other"}},
+            'involvedObject.namespace: Invalid value: "other": does not match event.namespace',
+            id="event elsewhere",
+        ),
+        pytest.param("ServiceCIDR", {"spec": {"cidrs": ["10.0.0.1/8"]}}, "spec.cidrs[0]: Invalid value", id="range"),
+        pytest.param(
+            "IPAddress", {"metadata": {"name": "10.0.0.01"}}, "metadata.name: Invalid value", id="address not canonical"
+        ),
+        pytest.param(
+            "Job",
+            {"metadata": {"uid": "u"}, "spec": {"selector": {"matchLabels": {"a": "b"}}}},
+            'spec.selector: Invalid value: {"matchLabels":{"a":"b"}}: `selector` not auto-generated',
+            id="a job's own selector",
+        ),
+        pytest.param(
+            "Job",
+            {"spec": {"completionMode": "Indexed", "completions": 1, "parallelism": 100_001}},
+            "spec.parallelism: Invalid value: 100001: must be less than or equal to 100000",
+            id="too many indexes at once",
+        ),
     ],
 )
 def test_other_kinds(kind: str, fields: dict[str, Any], expected: str) -> None:
