@@ -118,7 +118,7 @@ class Containers:
             if self._take_up(container, container_id):
                 return
             if not self._owner.sandbox_stands():
-                self._owner.post(SandboxLost())
+                self._owner.post(SandboxLost(at=self._owner.now()))
                 return
             image = await self._node.setup.image(container, tell)
             self._images[name] = image

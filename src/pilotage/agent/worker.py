@@ -190,7 +190,7 @@ class PodWorker:
         state = replace(state, deletion_told=False)
         self._state = state
         if not self._sandbox_stands(state):
-            self.post(SandboxLost())
+            self.post(SandboxLost(at=self.now()))
             self._containers.dead.extend(record.container_id for record in state.records if record.is_running)
             return
         for record in state.records:

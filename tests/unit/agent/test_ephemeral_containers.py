@@ -62,6 +62,6 @@ def test_it_does_not_come_back_after_a_restart_of_the_machine() -> None:
     life = running("look")
     life.step()
     life.started("look")
-    life.step(SandboxLost())
+    life.step(SandboxLost(at=life.now))
     assert starts(life.bring_up()) == ["a"]
     assert starts(life.step(after_s=3600)) == []

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from pilotage.agent.core import reception
+from pilotage.agent.core import reception, timestamps
 from pilotage.agent.core.actions import (
     ConfirmDeletion,
     CreateSandbox,
@@ -292,11 +292,28 @@ def test_losing_the_sandbox_repeats_init_containers_and_restarts_the_rest() -> N
     life.started("one")
     life.exited("one")
     life.started("a")
-    assert life.step(SandboxLost()) == [MountVolumes(), CreateSandbox()]
+    assert life.step(SandboxLost(at=life.now)) == [MountVolumes(), CreateSandbox()]
     assert starts(life.step(VolumesMounted(), SandboxReady(pod_ips=("10.0.0.3",)))) == ["one"]
     life.started("one")
     assert starts(life.exited("one")) == ["a"]
     assert [record.attempt for record in life.state.records] == [1, 1]
+
+
+def test_a_container_lost_with_its_sandbox_starts_again_at_once_and_ended_when_that_was_noticed() -> None:
+    life = Life(make_pod("a"))
+    life.bring_up()
+    life.started("a")
+    life.exited("a", 1)
+    life.started("a")
+    life.exited("a", 1)  # the next failure would have to wait
+    life.step(after_s=20)
+    life.started("a")
+    life.step(SandboxLost(at=life.now))
+    assert starts(life.step(VolumesMounted(), SandboxReady(pod_ips=("10.0.0.3",)))) == ["a"]
+    life.started("a")
+    ended = life.status().container_statuses[0].last_state.terminated
+    assert ended is not None
+    assert (ended.reason, ended.finished_at) == ("Unknown", timestamps.to_text(life.now))
 
 
 def test_losing_the_sandbox_does_not_repeat_a_job_that_is_done() -> None:
@@ -305,7 +322,7 @@ def test_losing_the_sandbox_does_not_repeat_a_job_that_is_done() -> None:
     life.started("a")
     life.started("b")
     life.exited("a", 0)
-    life.step(SandboxLost())
+    life.step(SandboxLost(at=life.now))
     actions = life.step(VolumesMounted(), SandboxReady(pod_ips=("10.0.0.3",)))
     assert starts(actions) == []
     assert life.state.finished == "Failed"
@@ -369,7 +386,7 @@ def test_random_lives_keep_the_pods_promises(seed: int) -> None:
         if dice.random() < 0.02:
             life.pod = deleting(life.pod, dice.choice([0, 5, 30]))
         if dice.random() < 0.02 and life.state.sandbox == "ready":
-            life.step(SandboxLost())
+            life.step(SandboxLost(at=life.now))
         for record in life.state.records:
             assert record.attempt >= before[record.name]
             assert not record.is_running or record.container_id

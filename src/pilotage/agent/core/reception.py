@@ -10,6 +10,7 @@ import msgspec
 
 from pilotage.agent.core import timestamps
 from pilotage.agent.core.container import ContainerEvent, ContainerPhase
+from pilotage.agent.core.crash_backoff import CrashBackoff
 from pilotage.agent.core.pod_spec import all_containers, container_named
 from pilotage.agent.core.state import (
     ContainerCondemned,
@@ -80,7 +81,7 @@ def receive(pod: Pod, state: PodState, event: Event) -> PodState:
         case SandboxRemoved():
             return replace(state, sandbox="removed", volumes="absent")
         case SandboxLost():
-            return _after_loss(pod, state)
+            return _after_loss(pod, state, event.at)
         case PodMustEnd():
             if state.finished or state.ended:
                 return state
@@ -119,17 +120,26 @@ def receive(pod: Pod, state: PodState, event: Event) -> PodState:
             assert_never(event)
 
 
-def _after_loss(pod: Pod, state: PodState) -> PodState:
+def _after_loss(pod: Pod, state: PodState, at: float) -> PodState:
     """All processes are gone with their namespaces: init containers run again, the others as their policy says."""
     records = []
     for record in state.records:
         container = container_named(pod, record.name)
         if record.may_have_process:
             lost = Termination(
-                exit_code=255, reason="Unknown", started_at=record.started_at, container_id=record.container_id
+                exit_code=255,
+                reason="Unknown",
+                started_at=record.started_at,
+                finished_at=at,
+                container_id=record.container_id,
             )
             record = moved(
-                record, ContainerEvent.EXITED, termination=lost, last_termination=record.termination, ready=False
+                record,
+                ContainerEvent.EXITED,
+                termination=lost,
+                last_termination=record.termination,
+                ready=False,
+                crash_backoff=CrashBackoff(),  # it did not fail: it starts again at once
             )
         again = record.phase in (ContainerPhase.EXITED, ContainerPhase.BACKOFF)
         if again and container in pod.spec.init_containers and not state.finished:

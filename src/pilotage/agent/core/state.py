@@ -121,6 +121,8 @@ class SandboxRemoved:
 class SandboxLost:
     """A restarted agent found the namespaces gone (the machine or the cluster was restarted)."""
 
+    at: float  # when it was noticed: nobody saw the end itself
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodMustEnd:
