@@ -7,9 +7,9 @@ status, leases, events; logs and exec on the Agent API.
 Invariants: no container is started twice or lost across a kill of the agent; restart counts never fall; a finished pod
 starts nothing; no container sees the cluster's keys; nothing of a pod is left when it is gone.
 Reading order: `core` (the pod state machine), `worker` (one pod's shell), `containers`, `container_setup`, `runtime`,
-`agent`.
+`agent`; for streams `server`, `remote`, `port_forward`, `spdy_session`.
 Specifications: Kubernetes "Pod Lifecycle", "Nodes", "Volumes"; OCI runtime and image specifications; CRI log format;
-KEP-753, KEP-589, KEP-580, KEP-1205, KEP-2727, KEP-4006.
+KEP-277, KEP-753, KEP-589, KEP-580, KEP-1205, KEP-2727, KEP-4006.
 """
 
 from pilotage.agent.agent import run

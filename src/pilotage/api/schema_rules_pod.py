@@ -38,6 +38,7 @@ def pod_spec(spec: _Object, path: str, problems: Problems) -> None:
                 problems.duplicate(f"{where}.name", container["name"])
             seen.add(container.get("name", ""))
             _container(container, where, volumes, problems, init=field == "initContainers")
+    _ephemeral_containers(spec, path, problems)
     _host_ports(spec, path, problems)
     _placement(spec, path, problems)
     _names(spec, path, problems)
@@ -45,6 +46,19 @@ def pod_spec(spec: _Object, path: str, problems: Problems) -> None:
 
 
 # Containers
+
+
+def _ephemeral_containers(spec: _Object, path: str, problems: Problems) -> None:
+    """What looks into a pod gives no guarantees, so it may ask for none (KEP-277)."""
+    targets = {item.get("name") for field in ("containers", "initContainers") for item in spec.get(field) or ()}
+    for index, container in enumerate(spec.get("ephemeralContainers") or ()):
+        where = f"{path}.ephemeralContainers[{index}]"
+        for field in ("ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resources"):
+            if container.get(field):
+                problems.forbidden(f"{where}.{field}", "cannot be set for an Ephemeral Container")
+        target = container.get("targetContainerName")
+        if target and target not in targets:
+            problems.not_found(f"{where}.targetContainerName", target)
 
 
 def _container(container: _Object, path: str, volumes: set[str], problems: Problems, *, init: bool) -> None:

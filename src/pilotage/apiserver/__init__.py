@@ -6,7 +6,8 @@ Invariants: a write is answered only when it is durable and visible to every lat
 resourceVersions are the store's revisions, one order over all resources; every refusal is a Status with Kubernetes'
 reason; this package is nobody's client.
 Reading order: `core.routes`, `front` (the life of a request), `registry` (writes), `pipeline` (what a write passes),
-`cache` and `watches` (reads), `server` (how it is put together).
+`cache` and `watches` (reads), `streams`, `proxy` and `tunnel` (connections to agents and pods), `server` (how it is put
+together).
 Specifications: Kubernetes API concepts and API conventions; KEP-555 (apply), KEP-956 (bookmarks), KEP-3157 (watch
 list), KEP-2896 (OpenAPI v3), KEP-3352 (aggregated discovery).
 """

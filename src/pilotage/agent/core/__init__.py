@@ -6,6 +6,6 @@ Inputs → outputs: `Pod` + `PodState` + now → actions, next state, status; `P
 Invariants: a container moves only along `container.TRANSITIONS`; restart counts never fall; a finished pod starts
 nothing.
 Reading order: `container` (the table), `state`, `reception`, `lifecycle`, `status`, `probe`; then `environment`,
-`resolver`, `oci`.
+`resolver`, `oci`; `channel` and `spdy` are the two ways in which streams travel.
 Specifications: KEP-753 (sidecars), KEP-2000 (graceful node), Pod lifecycle in the Kubernetes documentation.
 """
