@@ -730,12 +730,18 @@ class ReplicationController(Object):
     status: ReplicationControllerStatus = ReplicationControllerStatus()
 
 
+class PersistentVolumeClaimSpec(Value):
+    volume_name: str = ""  # empty until bound
+
+
 class PersistentVolumeClaim(Object):
-    """A claim, as far as the workload that made it cares: that it is there, and whose."""
+    """A claim, as far as workloads and the scheduler care: that it is there, whose it is, and whether it is bound."""
 
     api_version: ClassVar[str] = "v1"
     kind: ClassVar[str] = "PersistentVolumeClaim"
     plural: ClassVar[str] = "persistentvolumeclaims"
+
+    spec: PersistentVolumeClaimSpec = PersistentVolumeClaimSpec()
 
 
 # ── services ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -9,7 +9,7 @@ Reading order: `core/model`, `core/queue`, `core/cycle`, any of `core/filters` a
 `scheduler`.
 Specifications: Kubernetes documentation "Scheduling Framework", "Assigning Pods to Nodes", "Pod Priority and
 Preemption"; KEP-895, KEP-3521, KEP-753, KEP-3329.
-Deliberately absent for now: volumes, devices, extenders.
+Deliberately absent for now: binding of volumes (a pod waits until its claims are bound), devices, extenders.
 """
 
 from collections.abc import Callable

@@ -12,7 +12,7 @@ import msgspec
 
 from pilotage.api import timestamp
 from pilotage.api.apps_v1 import ReplicaSet, StatefulSet
-from pilotage.api.core_v1 import Namespace, Node, Pod, ReplicationController, Service
+from pilotage.api.core_v1 import Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, Service
 from pilotage.api.labels import Selector, from_label_selector, from_match_labels
 from pilotage.api.pods import is_terminal
 from pilotage.api.policy_v1 import PodDisruptionBudget
@@ -60,10 +60,12 @@ class Scheduler:
         self._replication_controllers = Informer(client, ReplicationController)
         self._statefulsets = Informer(client, StatefulSet)
         self._budgets = Informer(client, PodDisruptionBudget)
+        self._claims = Informer(client, PersistentVolumeClaim)
         self._services.add_index(BY_NAMESPACE, lambda service: (service.metadata.namespace,))
         self._pods.add_handler(self._pod_changed)
         self._nodes.add_handler(self._node_changed)
         self._namespaces.add_handler(self._namespace_changed)
+        self._claims.add_handler(self._claim_changed)
 
     async def run(self, on_ready: Callable[[], None]) -> None:
         """Decide and bind until cancelled; calls `on_ready` once all caches are filled."""
@@ -76,6 +78,7 @@ class Scheduler:
             self._replication_controllers,
             self._statefulsets,
             self._budgets,
+            self._claims,
         )
         async with task_set() as tasks:
             tasks.start(self._events.run(), name="events")
@@ -154,6 +157,18 @@ class Scheduler:
         elif old is None or old.metadata.labels != new.metadata.labels:
             self._cluster.set_namespace(new)
             self._happened(ClusterEvent.NAMESPACE_CHANGED)
+
+    def _claim_changed(self, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
+        claim = new or old
+        assert claim is not None
+        key = (claim.metadata.namespace, claim.metadata.name)
+        if new is None:
+            self._cluster.claims.pop(key, None)
+            return
+        bound = bool(new.spec.volume_name)
+        if self._cluster.claims.get(key) != bound:
+            self._cluster.claims[key] = bound
+            self._happened(ClusterEvent.CLAIM_CHANGED)
 
     def _happened(self, event: ClusterEvent) -> None:
         if self._queue.on_event(event, self._clock.monotonic()):

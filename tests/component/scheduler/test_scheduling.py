@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from pilotage.api.core_v1 import Event, Node, Pod
+from pilotage.api.core_v1 import Event, Node, PersistentVolumeClaim, Pod
 
 
 async def test_pods_of_a_service_spread_over_nodes_and_zones(world: Any) -> None:
@@ -115,3 +115,23 @@ async def test_events_tell_of_both_outcomes(world: Any) -> None:
     deadline = time.monotonic() + 10
     while not wanted <= await reasons():
         assert time.monotonic() < deadline
+
+
+async def test_a_pod_waits_for_its_claim_to_be_bound(world: Any) -> None:
+    await world.node("n1")
+    volume = {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}
+    await world.pod("p", volumes=[volume])
+
+    def message() -> str:
+        found = (pod := world.pods.get("p", "default")) and pod.status.condition("PodScheduled")
+        return found.message if found else ""
+
+    await world.until(lambda: message().startswith('0/1 nodes are available: persistentvolumeclaim "data" not found.'))
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    await world.create(
+        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"}, "spec": claim}
+    )
+    await world.until(lambda: "unbound immediate" in message())
+    body = {"spec": {"volumeName": "disk-1"}}
+    await world.client.patch(PersistentVolumeClaim, "data", body, namespace="default")
+    await world.until(lambda: world.where() == {"p": "n1"})

@@ -293,3 +293,25 @@ def test_spread_policies(policy: Any, wish: Any, fits: bool, pod: Any, node: Any
     }
     info = pod("new", **{"labels": {"app": "web", "hash": "1"}, **wish}, topologySpreadConstraints=[constraint])
     assert isinstance(schedule(info, made), Placement) is fits
+
+
+CLAIMS = [
+    pytest.param({}, 'persistentvolumeclaim "data" not found', id="absent"),
+    pytest.param({("other", "data"): True}, 'persistentvolumeclaim "data" not found', id="in another namespace"),
+    pytest.param({("default", "data"): False}, "pod has unbound immediate PersistentVolumeClaims", id="not bound"),
+    pytest.param({("default", "data"): True}, "", id="bound"),
+]
+
+
+@pytest.mark.parametrize(("claims", "reason"), CLAIMS)
+def test_claims_come_before_nodes(claims: Any, reason: str, pod: Any, node: Any, cluster: Any) -> None:
+    made = cluster(node("n1"), node("n2"))
+    made.claims.update(claims)
+    volume = {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}
+    verdict = schedule(pod(volumes=[volume]), made)
+    if reason:
+        assert isinstance(verdict, Unschedulable)
+        assert verdict.message == f"0/2 nodes are available: {reason}."
+        assert verdict.wakes == {ClusterEvent.CLAIM_CHANGED}
+    else:
+        assert isinstance(verdict, Placement)

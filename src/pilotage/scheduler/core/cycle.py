@@ -16,6 +16,7 @@ from pilotage.scheduler.core.plugin import Filter, NodeCheck, Rejection
 from pilotage.scheduler.core.preemption import rejection_with_guests
 from pilotage.scheduler.core.queue import ClusterEvent
 from pilotage.scheduler.core.scores import SCORES
+from pilotage.scheduler.core.volumes import refusal
 
 NO_NODES = "no nodes available to schedule pods"
 
@@ -47,6 +48,13 @@ def schedule(pod: PodInfo, cluster: Cluster) -> Placement | Unschedulable:
     if not nodes:
         return Unschedulable(
             message=NO_NODES, wakes=frozenset({ClusterEvent.NODE_ADDED}), plugins=(), resolvable_nodes=()
+        )
+    if why := refusal(pod, cluster):
+        return Unschedulable(
+            message=f"0/{len(nodes)} nodes are available: {why}.",
+            wakes=frozenset({ClusterEvent.CLAIM_CHANGED}),
+            plugins=("VolumeBinding",),
+            resolvable_nodes=(),
         )
     promised = cluster.nodes.get(cluster.nominations.get(pod.key, ""))
     if promised is not None and rejection_with_guests(pod, cluster, promised) is None:

@@ -176,6 +176,7 @@ class Cluster:
     locations: dict[PodKey, str] = field(default_factory=dict)  # pod → node name
     homeless: dict[str, dict[PodKey, PodInfo]] = field(default_factory=dict)  # node name → pods
     with_affinity: dict[PodKey, PodInfo] = field(default_factory=dict)  # bound pods that state any pod (anti-)affinity
+    claims: dict[tuple[str, str], bool] = field(default_factory=dict)  # volume claim (namespace, name) → is it bound
     nominations: dict[PodKey, str] = field(default_factory=dict)  # pod → node that was promised to it
     _guests: dict[str, dict[PodKey, PodInfo]] = field(default_factory=dict)  # node → pods it was promised to
 

@@ -31,7 +31,7 @@ class ClusterEvent(Enum):
     POD_CHANGED = "PodChanged"
     POD_GONE = "PodGone"
     NAMESPACE_CHANGED = "NamespaceChanged"
-    SPREAD_CHANGED = "SpreadChanged"
+    CLAIM_CHANGED = "ClaimChanged"
 
 
 @dataclass(slots=True)
