@@ -1,11 +1,11 @@
 """Whether a well-formed request may change the cluster as it is now, and what it gets from it.
 
-Purpose: the rules that need other objects: namespaces, service accounts, classes, limits, quotas, what a node may
-touch; and the allocation of Service addresses and node ports.
+Purpose: the rules that need other objects: namespaces, service accounts, classes, limits, quotas, Pod Security levels,
+what a node may touch, who may decide on certificates; and the allocation of Service addresses and node ports.
 Inputs → outputs: an operation on a document → the document completed in place, or a refusal; allocations with a way
 back.
-Invariants: plugins run in one fixed order; what was allocated for a write that fails is free again; nothing here
-writes.
+Invariants: plugins run in one fixed order; what was allocated for a write that fails is free again; two writes at once
+never both take what a quota has left for one; nothing here writes.
 Reading order: `operation`, `chain`, then the plugins in the chain's order, `resource_quota`, `service_addresses`.
 Specifications: https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/, KEP-3070, KEP-3668.
 """

@@ -2,8 +2,8 @@
 
 Purpose: decide whether a user may do what a request asks, by roles, by being a node, or by being a master.
 Inputs → outputs: UserInfo and the route of a request → nothing, or 403 in Kubernetes' words.
-Invariants: what no rule allows is forbidden; nobody can grant by roles what they may not do; a node reads only the
-Secrets and ConfigMaps its pods name.
+Invariants: what no rule allows is forbidden; nobody can grant by roles what they may not do; a node reads only its
+pods, and the Secrets and ConfigMaps they name.
 Reading order: `rules`, `rbac`, `node`, `authorizer`, `escalation`, `reviews`, `bootstrap`.
 Specifications: https://kubernetes.io/docs/reference/access-authn-authz/{rbac,node,authorization}/
 """
