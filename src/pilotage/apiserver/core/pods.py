@@ -41,6 +41,7 @@ def bound(pod: Document, binding: Document, now: datetime) -> Document:
     scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": render(now)}
     others = [item for item in status.get("conditions") or () if item.get("type") != "PodScheduled"]
     status["conditions"] = [*others, scheduled]
+    status.pop("nominatedNodeName", None)  # a promise that is kept, or void (KEP-5278)
     return {**pod, "metadata": metadata, "spec": spec, "status": status}
 
 

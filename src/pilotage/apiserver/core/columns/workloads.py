@@ -53,6 +53,9 @@ def _job_status(document: Document, now: datetime) -> Cell:
         return "Terminating"
     if condition(document, "Suspended").get("status") == "True":
         return "Suspended"
+    for verdict in ("FailureTarget", "SuccessCriteriaMet"):
+        if condition(document, verdict).get("status") == "True":
+            return verdict
     return "Running"
 
 
