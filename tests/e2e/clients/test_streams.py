@@ -166,7 +166,7 @@ def test_debug_looks_into_a_running_pod(kubectl: Kubectl, program: str) -> None:
     with kubectl.terminal(*command, "--", "sh") as terminal:
         terminal.type("\n")
         terminal.until("# ")
-        terminal.type("cat /proc/1/cmd''line | tr '\\0' ' '; exit 0\n")
+        terminal.type("cat /proc/1/cmd''line | tr '\\0' ' '; echo; exit 0\n")
         terminal.until("sleep 10000")  # the first process of the container it looks into
         assert terminal.end() == 0
     shown = json.loads(kubectl("get", "pod", "talk", "-o", "json"))
