@@ -17,6 +17,7 @@ from pilotage.agent.container_setup import ContainerSetup
 from pilotage.agent.core import resolver
 from pilotage.agent.core.fields import NodeFacts
 from pilotage.agent.host_ports import HostPorts
+from pilotage.agent.image_pull import ImagePuller
 from pilotage.agent.images import ImageStore, image_list
 from pilotage.agent.memory import PodMemory
 from pilotage.agent.mounts import KernelMounts, Mounts
@@ -128,7 +129,6 @@ class Agent:
 
     def _build(self, client: Client, cgroups: ControlGroups, clock: Clock) -> NodeServices:
         config = self._config
-        images = ImageStore(config.images)
         hidden = (config.data_dir, config.run_dir, config.images, *config.hidden_paths)
         scratch = config.run_dir / "scratch"
         roots = RootFSMaker(scratch=scratch, hidden=hidden, privileged=is_privileged(), mounts=self._mounts)
@@ -141,7 +141,6 @@ class Agent:
             clock=clock,
         )
         setup = ContainerSetup(
-            images=images,
             roots=roots,
             volumes=volumes,
             references=self._references,
@@ -161,6 +160,7 @@ class Agent:
             host_ports=self._host_ports,
             volumes=volumes,
             references=self._references,
+            images=ImagePuller(images=ImageStore(config.images), references=self._references),
             setup=setup,
             roots=roots,
             mounts=self._mounts,

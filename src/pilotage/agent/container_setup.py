@@ -1,10 +1,9 @@
-"""From a container of a pod to an OCI document: image, environment, user, mounts, root.
+"""From a container of a pod and its image to an OCI document: environment, user, mounts, root.
 
 Stands apart because it gathers what `core.oci` then turns into a document; the pod worker calls `prepare` once per
 start. Everything that stops a container from being created is raised as `StartRefused` with the API's reason.
 """
 
-import asyncio
 import base64
 import contextlib
 import json
@@ -16,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from pilotage.agent import devices, users
-from pilotage.agent.core import environment, fields, image_name, oci, resolver, seccomp
+from pilotage.agent.core import environment, fields, oci, resolver, seccomp
 from pilotage.agent.core.fields import FieldError, NodeFacts
-from pilotage.agent.core.image_name import ImageName, InvalidImageNameError, Pull
 from pilotage.agent.core.oci import Mount, User
 from pilotage.agent.errors import MountFailure, StartRefused
-from pilotage.agent.images import USUAL_PATH, Image, ImageError, ImageStore, host_image
+from pilotage.agent.images import USUAL_PATH, Image, host_image
 from pilotage.agent.mounts import Mounts
 from pilotage.agent.references import References
 from pilotage.agent.rootfs import RootFSMaker
@@ -43,8 +41,6 @@ TERMINATION_MESSAGE_BYTES_MAX = 4096
 # Whoever ignores SIGCHLD has its dead children, adopted ones too, reaped by the kernel (wait(2)); the disposition
 # survives execve(2). What runs in the end is one `sleep`.
 PROCESS_HOLDER = ("env", "--ignore-signal=CHLD", "sleep", "infinity")
-
-Tell = Callable[[str, str, str], None]
 
 
 def holder_id(uid: str) -> str:
@@ -79,7 +75,6 @@ class ContainerSetup:
     def __init__(
         self,
         *,
-        images: ImageStore,
         roots: RootFSMaker,
         volumes: Volumes,
         references: References,
@@ -91,7 +86,6 @@ class ContainerSetup:
         cluster_domain: str,
         seccomp_dir: Path,
     ) -> None:
-        self._images = images
         self._roots = roots
         self._volumes = volumes
         self._references = references
@@ -103,45 +97,6 @@ class ContainerSetup:
         self._grantable = oci.capabilities_in(Path("/proc/self/status").read_text())
         self._seccomp_dir = seccomp_dir  # of Localhost profiles
         self._cluster_domain = cluster_domain
-
-    async def image(self, container: Container, tell: Tell) -> Image:
-        """The image, pulled if the policy says so and unpacked; raises `StartRefused`."""
-        try:
-            name = image_name.parse(container.image)
-        except InvalidImageNameError as error:
-            message = f'Failed to apply default image tag "{container.image}": {error}'
-            tell("Warning", "InspectFailed", message)
-            raise StartRefused("InvalidImageName", message) from error
-        found = self._images.find(name)
-        match image_name.decide(name, container.image_pull_policy, present=found is not None):
-            case Pull.REFUSE:
-                message = f'Container image "{container.image}" is not present with pull policy of Never'
-                tell("Warning", "ErrImageNeverPull", message)
-                raise StartRefused("ErrImageNeverPull", message)
-            case Pull.FETCH:
-                found = await self._pull(container.image, name, tell)
-            case Pull.USE:
-                tell("Normal", "Pulled", f'Container image "{container.image}" already present on machine')
-        if found is None:
-            raise StartRefused("ErrImagePull", f'image "{container.image}" vanished while it was being used')
-        if not found.is_host and not found.lower.is_dir():
-            try:
-                await asyncio.to_thread(self._images.unpack, found)
-            except ImageError as error:
-                raise StartRefused("CreateContainerError", f"cannot unpack image: {error}") from error
-        return found
-
-    async def _pull(self, shown: str, name: ImageName, tell: Tell) -> Image | None:
-        tell("Normal", "Pulling", f'Pulling image "{shown}"')
-        try:
-            await asyncio.to_thread(self._images.pull, name)
-        except ImageError as error:
-            message = f'failed to pull and unpack image "{name}": {error}'
-            tell("Warning", "Failed", f'Failed to pull image "{shown}": {message}')
-            tell("Warning", "Failed", "Error: ErrImagePull")
-            raise StartRefused("ErrImagePull", message) from error
-        tell("Normal", "Pulled", f'Successfully pulled image "{shown}"')
-        return self._images.find(name)
 
     async def prepare(
         self,

@@ -120,7 +120,7 @@ class Containers:
             if not self._owner.sandbox_stands():
                 self._owner.post(SandboxLost(at=self._owner.now()))
                 return
-            image = await self._node.setup.image(container, tell)
+            image = await self._node.images.image(self._owner.pod, container, tell)
             self._images[name] = image
             prepared = await self._node.setup.prepare(
                 self._owner.context(self._owner.state.pod_ips),

@@ -11,10 +11,12 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sysconfig
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +55,9 @@ class Image:
 
     @property
     def identifier(self) -> str:
-        """status.containerStatuses[].imageID."""
+        """status.containerStatuses[].imageID. The digest is the layout's: docker manifests are stored as OCI ones."""
+        if "@" in self.name:
+            return self.name
         return f"{self.name.rpartition(':')[0].partition('@')[0]}@{self.digest}" if self.digest else self.name
 
 
@@ -90,14 +94,29 @@ class ImageStore:
             self._copy(f"{kind}:{archive}", name)
         return name
 
-    def pull(self, name: ImageName) -> None:
-        """Copy an image from its registry in."""
-        with self._locked():
-            self._copy(f"docker://{name}", str(name))
+    def pull(self, name: ImageName, credentials: bytes | None = None) -> None:
+        """Copy an image from its registry in. `credentials` are the contents of a containers-auth.json(5)."""
+        # A registry on this very machine may speak plain HTTP, as container engines allow for loopback addresses.
+        options = ["--src-tls-verify=false"] if image_name.is_loopback(name) else []
+        with self._locked(), self._auth_file(credentials) as path:
+            # Always a file, if only an empty one: the credentials of whoever started the agent are not the pod's.
+            self._copy(f"docker://{name}", str(name), [*options, "--src-authfile", str(path)])
 
-    def _copy(self, source: str, name: str) -> None:
-        command = ["skopeo", "--insecure-policy", "copy", "--quiet", source, f"oci:{self._layout}:{_ref(name)}"]
-        _run(command)
+    @contextlib.contextmanager
+    def _auth_file(self, credentials: bytes | None) -> Iterator[Path]:
+        for stale in self._directory.glob("auth-*"):
+            stale.unlink()  # of a pull that was killed: the lock says that no other one runs
+        fd, name = tempfile.mkstemp(prefix="auth-", dir=self._directory)  # mode 0600
+        try:
+            with open(fd, "wb") as file:
+                file.write(credentials or b'{"auths": {}}')
+            yield Path(name)
+        finally:
+            os.unlink(name)
+
+    def _copy(self, source: str, name: str, options: Sequence[str] = ()) -> None:
+        target = f"oci:{self._layout}:{_ref(name)}"
+        _run(["skopeo", "--insecure-policy", "copy", "--quiet", *options, source, target])
 
     def list(self) -> list[Image]:
         """Every image, by name."""
@@ -249,7 +268,13 @@ def _run(command: list[str]) -> None:
         raise ImageError(f"{command[0]} did not finish within {TOOL_TIMEOUT_S:.0f} s") from error
     if done.returncode != 0:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
-        raise ImageError(lines[-1][:500] if lines else f"{command[0]} failed with exit code {done.returncode}")
+        raise ImageError(_sentence(lines[-1]) if lines else f"{command[0]} failed with exit code {done.returncode}")
+
+
+def _sentence(line: str) -> str:
+    """The message of a line in logfmt, or the line; bounded."""
+    found = re.search(r'msg="((?:[^"\\]|\\.)*)"', line)
+    return (found[1].replace('\\"', '"') if found else line)[:500]
 
 
 def _may_own_files() -> bool:

@@ -11,6 +11,7 @@ from pilotage.agent.checks import Checker
 from pilotage.agent.container_setup import ContainerSetup
 from pilotage.agent.core import resolver
 from pilotage.agent.host_ports import HostPorts
+from pilotage.agent.image_pull import ImagePuller
 from pilotage.agent.memory import PodMemory
 from pilotage.agent.mounts import Mounts
 from pilotage.agent.pod_network import PodNetwork
@@ -33,6 +34,7 @@ class NodeServices:
     host_ports: HostPorts
     volumes: Volumes
     references: References
+    images: ImagePuller
     setup: ContainerSetup
     roots: RootFSMaker
     mounts: Mounts

@@ -16,6 +16,7 @@ HOST_IMAGE = "localhost/host"
 _DOMAIN = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)(?:\.[A-Za-z0-9-]+)*(?::\d{1,5})?")
 _PATH = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*")
 _TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
+_LOOPBACK = re.compile(r"127(?:\.\d{1,3}){3}", re.ASCII)
 _DIGEST = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[0-9a-fA-F]{32,}")
 
 
@@ -67,6 +68,12 @@ def parse(text: str) -> ImageName:
     if not valid:
         raise InvalidImageNameError(f'couldn\'t parse image name "{text}": invalid reference format')
     return ImageName(domain=domain, path=path, tag=tag or "latest", digest=digest)
+
+
+def is_loopback(name: ImageName) -> bool:
+    """Whether the registry is on this machine by its very name."""
+    host = name.domain.rpartition(":")[0] or name.domain
+    return host == "localhost" or _LOOPBACK.fullmatch(host) is not None
 
 
 class Pull(StrEnum):
