@@ -105,6 +105,13 @@ _SPECIAL: Mapping[str, Kind] = {
     "io.k8s.apimachinery.pkg.runtime.RawExtension": "any",
 }
 
+# Definitions that are either a struct or a plain value; objects found there have the struct's shape.
+_EXTENSIONS = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1"
+_STRUCT_OR_VALUE: Mapping[str, str] = {
+    f"{_EXTENSIONS}.JSONSchemaPropsOrArray": f"{_EXTENSIONS}.JSONSchemaProps",
+    f"{_EXTENSIONS}.JSONSchemaPropsOrBool": f"{_EXTENSIONS}.JSONSchemaProps",
+}
+
 _compiled: dict[str, Schema] = {}
 
 
@@ -150,6 +157,8 @@ def _compile_definition(name: str) -> Schema:
         node.preserve_unknown = True
     else:
         _fill(node, source)
+    if name in _STRUCT_OR_VALUE:
+        node.items = schema_of(_STRUCT_OR_VALUE[name])
     return node
 
 

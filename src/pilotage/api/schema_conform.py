@@ -109,6 +109,8 @@ def _visit(value: Any, schema: Schema, unknown: list[str], depth: int) -> Any:
         if type(value) is int and (not schema.integer_max or -schema.integer_max - 1 <= value <= schema.integer_max):
             return value
     elif kind == "any":
+        if schema.items is not None and type(value) is dict:
+            return _visit(value, schema.items, unknown, depth)
         return value
     else:
         converted = _scalar(value, kind)
