@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from pilotage.apiserver.admission import Admission, QuotaLedger, ServiceAddresses
+from pilotage.apiserver.admission import AccountSecrets, Admission, QuotaLedger, ServiceAddresses
 from pilotage.apiserver.admission.dynamic import GROUP as DYNAMIC_GROUP
 from pilotage.apiserver.admission.dynamic import RULES as DYNAMIC_RULES
 from pilotage.apiserver.admission.dynamic import DynamicAdmission
@@ -84,7 +84,9 @@ def assemble(
     tokens = ServiceAccountTokens(signing_key, documents)
     authenticator, authorizer = Authenticator(tokens), Authorizer(documents)
     quotas = QuotaLedger(documents, cache.observe)
-    admission = Admission(documents, authorizer, ServiceAddresses((service_cidr,), node_ports, documents), quotas)
+    addresses = ServiceAddresses((service_cidr,), node_ports, documents)
+    secrets = AccountSecrets(tokens=tokens, root_ca=authority.certificate_pem)
+    admission = Admission(documents, authorizer, addresses, quotas, secrets)
     cache.observe("rbac.authorization.k8s.io", None, authorizer.observe)
     cache.observe("", "pods", authorizer.observe)
     cache.observe("", "services", admission.observe)

@@ -150,3 +150,20 @@ async def test_others_can_verify_tokens_by_what_the_server_publishes(http: Http)
     assert claims["sub"] == "system:serviceaccount:default:default"
     anonymous = {"Impersonate_User": "system:anonymous", "Impersonate_Group": "system:unauthenticated"}
     assert (await http("GET", "/openid/v1/jwks", **anonymous)).status == 403
+
+
+async def test_a_secret_of_an_account_holds_a_token_that_dies_with_it(http: Http) -> None:
+    annotations = {"kubernetes.io/service-account.name": "default"}
+    secret = {"metadata": {"name": "s", "annotations": annotations}, "type": "kubernetes.io/service-account-token"}
+    path = "/api/v1/namespaces/default/secrets"
+    made = (await http("POST", path, secret)).body
+    assert made["metadata"]["annotations"]["kubernetes.io/service-account.uid"]
+    assert set(made["data"]) == {"token", "namespace", "ca.crt"}
+    token = base64.b64decode(made["data"]["token"]).decode()
+    reviews = "/apis/authentication.k8s.io/v1/tokenreviews"
+    status = (await http("POST", reviews, {"spec": {"token": token}})).body["status"]
+    assert status["user"]["username"] == "system:serviceaccount:default:default"
+    await http("DELETE", f"{path}/s")
+    await http("POST", path, secret)  # the same name is not the same Secret
+    status = (await http("POST", reviews, {"spec": {"token": token}})).body["status"]
+    assert not status.get("authenticated")

@@ -254,3 +254,22 @@ def test_what_may_not_change_of_a_pod(change: dict[str, Any], start: str) -> Non
 )
 def test_what_may_not_change(kind: str, old: dict[str, Any], new: dict[str, Any], expected: list[str]) -> None:
     assert refused(kind, made(kind, **copy.deepcopy(old)), made(kind, **copy.deepcopy(new))) == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "wrong"),
+    [
+        ({"requests": {"cpu": "1"}}, {"requests": {"cpu": "2"}}, ""),
+        ({"requests": {"cpu": "1"}}, {}, "Pod QOS Class may not change"),
+        ({"requests": {"cpu": "1"}}, {"requests": {"cpu": "1", "x.io/y": "1"}}, "only cpu and memory"),
+        ({"requests": {"cpu": "1", "memory": "1Gi"}}, {"requests": {"cpu": "1"}}, "cannot be removed"),
+        ({"requests": {"cpu": "1"}, "limits": {"cpu": "2"}}, {"requests": {"cpu": "2"}, "limits": {"cpu": "2"}}, ""),
+    ],
+)
+def test_a_resize_keeps_the_quality_of_service(before: Any, after: Any, wrong: str) -> None:
+    def sized(resources: Any) -> dict[str, Any]:
+        return {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "resources": resources}]}}
+
+    pods = next(r for r in BUILTIN if r.kind == "Pod")
+    found = [error.message for error in check_update(pods, sized(before), sized(after), "resize")]
+    assert any(wrong in message for message in found) if wrong else not found

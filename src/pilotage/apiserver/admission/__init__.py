@@ -10,10 +10,11 @@ Reading order: `operation`, `chain`, then the plugins in the chain's order, `res
 Specifications: https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/, KEP-3070, KEP-3668.
 """
 
+from pilotage.apiserver.admission.account_secrets import AccountSecrets
 from pilotage.apiserver.admission.chain import Admission
 from pilotage.apiserver.admission.hooks import NO_HOOKS, Hooks
 from pilotage.apiserver.admission.operation import Operation, Undo
 from pilotage.apiserver.admission.resource_quota import QuotaLedger
 from pilotage.apiserver.admission.service_addresses import ServiceAddresses
 
-__all__ = ["NO_HOOKS", "Admission", "Hooks", "Operation", "QuotaLedger", "ServiceAddresses", "Undo"]
+__all__ = ["NO_HOOKS", "AccountSecrets", "Admission", "Hooks", "Operation", "QuotaLedger", "ServiceAddresses", "Undo"]

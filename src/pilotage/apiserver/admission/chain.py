@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pilotage.api.catalogue import Resource
+from pilotage.apiserver.admission.account_secrets import AccountSecrets
 from pilotage.apiserver.admission.certificate_requests import certificate_requests
 from pilotage.apiserver.admission.default_classes import default_classes
 from pilotage.apiserver.admission.default_tolerations import default_tolerations
@@ -49,17 +50,25 @@ class Admission:
     """Admission of one server."""
 
     def __init__(
-        self, documents: Documents, authorizer: Authorizer, addresses: ServiceAddresses, quotas: QuotaLedger
+        self,
+        documents: Documents,
+        authorizer: Authorizer,
+        addresses: ServiceAddresses,
+        quotas: QuotaLedger,
+        secrets: AccountSecrets | None = None,  # None: Secrets of accounts stay as they are
     ) -> None:
         self._documents = documents
         self._authorizer = authorizer
         self._addresses = addresses
         self._quotas = quotas
+        self._secrets = secrets
 
     def review(self, operation: Operation) -> None:
         """Complete the operation's document in place, or raise ApiError."""
         for plugin in PLUGINS:
             plugin(operation, self._documents)
+        if self._secrets is not None:
+            self._secrets.fill(operation, self._documents)
         certificate_requests(operation, self._authorizer)
         self._prevent_escalation(operation)
 

@@ -3,7 +3,7 @@
 Issued through the TokenRequest subresource, verified for every request. A signature is verified once per token; whether
 the ServiceAccount, Pod or Secret still exists is asked every time, which costs a dictionary access.
 
-Left out: tokens kept in Secrets, which Kubernetes itself no longer makes.
+Tokens kept in Secrets are made only for whoever asks for one by creating such a Secret; they have no end.
 
 Specification: KEP-1205, KEP-4193; RFC 7519; TokenRequest in the Kubernetes 1.36 API reference.
 """
@@ -38,6 +38,9 @@ from pilotage.apiserver.documents import Document, Documents
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 CONFIGURATION_PATH = "/.well-known/openid-configuration"
 JWKS_PATH = "/openid/v1/jwks"
+# Of tokens kept in Secrets, as Kubernetes has always named it.
+LEGACY_ISSUER = "kubernetes/serviceaccount"
+_LEGACY = "kubernetes.io/serviceaccount/"
 LIFETIME_DEFAULT_S = 3600
 LIFETIME_MIN_S = 600
 LIFETIME_MAX_S = 2**32
@@ -130,6 +133,20 @@ class ServiceAccountTokens:
             "status": {"token": token, "expirationTimestamp": timestamp.render(expires)},
         }
 
+    def lasting(self, account: Document, secret: Document) -> str:
+        """The token kept in a Secret of type `kubernetes.io/service-account-token`: no end, but it dies with either."""
+        metadata = account["metadata"]
+        claims = {
+            "iss": LEGACY_ISSUER,
+            "sub": service_account_name(metadata["namespace"], metadata["name"]),
+            f"{_LEGACY}namespace": metadata["namespace"],
+            f"{_LEGACY}secret.name": secret["metadata"]["name"],
+            f"{_LEGACY}secret.uid": secret["metadata"]["uid"],
+            f"{_LEGACY}service-account.name": metadata["name"],
+            f"{_LEGACY}service-account.uid": metadata["uid"],
+        }
+        return jwt.encode(claims, self._key, algorithm="ES256", headers={"kid": self.key_id})
+
     def _private_claims(self, account: Document, reference: Mapping[str, Any] | None) -> Document:
         metadata = account["metadata"]
         claims: Document = {
@@ -219,16 +236,16 @@ class ServiceAccountTokens:
                 token,
                 self._public,
                 algorithms=["ES256"],
-                issuer=self.issuer,
+                issuer=[self.issuer, LEGACY_ISSUER],
                 options={
-                    "require": ["exp", "iss", "sub", "aud"],
+                    "require": ["iss", "sub"],
                     "verify_aud": False,
                     "verify_exp": False,
                     "verify_nbf": False,
                     "verify_iat": False,
                 },
             )
-            return _read(claims)
+            return _read_lasting(claims, self.audiences) if claims["iss"] == LEGACY_ISSUER else _read(claims)
         except (jwt.PyJWTError, KeyError, TypeError, ValueError, AttributeError):
             return None
 
@@ -251,6 +268,26 @@ def _coordinates(key: ec.EllipticCurvePublicKey) -> dict[str, str]:
 
 def _base64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def _read_lasting(claims: Mapping[str, Any], audiences: Sequence[str]) -> _Verified | None:
+    """A token from a Secret: for this server only, as long as account and Secret are the same."""
+    namespace, account = claims[f"{_LEGACY}namespace"], claims[f"{_LEGACY}service-account.name"]
+    uid = claims[f"{_LEGACY}service-account.uid"]
+    name = service_account_name(namespace, account)
+    if claims["sub"] != name:
+        return None
+    secret, secret_uid = claims[f"{_LEGACY}secret.name"], claims[f"{_LEGACY}secret.uid"]
+    return _Verified(
+        user=UserInfo(name=name, uid=uid, groups=(*service_account_groups(namespace), AUTHENTICATED)),
+        audiences=frozenset(audiences),
+        not_before=0,
+        expires=float("inf"),
+        bound=(
+            _Bound(plural="serviceaccounts", namespace=namespace, name=account, uid=uid),
+            _Bound(plural="secrets", namespace=namespace, name=secret, uid=secret_uid),
+        ),
+    )
 
 
 def _read(claims: Mapping[str, Any]) -> _Verified | None:

@@ -14,6 +14,7 @@ from typing import Any
 from pilotage.api.catalogue import Resource
 from pilotage.api.schema_problems import Problems
 from pilotage.api.status import FieldError
+from pilotage.apiserver.strategy.pod import quality
 
 _Object = dict[str, Any]
 Check = Callable[[_Object, _Object, Problems], None]
@@ -40,6 +41,8 @@ def check_update(resource: Resource, old: _Object, new: _Object, subresource: st
             check(old, new, problems)
     elif subresource == "ephemeralcontainers":
         _ephemeral_containers(old, new, problems)
+    elif subresource == "resize":
+        _resize(old, new, problems)
     return tuple(problems.errors)
 
 
@@ -112,6 +115,30 @@ def _pod(old: _Object, new: _Object, problems: Problems) -> None:
     deadline, wanted = before.get("activeDeadlineSeconds"), after.get("activeDeadlineSeconds")
     if deadline is not None and (wanted is None or wanted > deadline):
         problems.invalid("spec.activeDeadlineSeconds", wanted, "must be less than or equal to previous value")
+
+
+_RESIZABLE = frozenset({"cpu", "memory"})
+
+
+def _resize(old: _Object, new: _Object, problems: Problems) -> None:
+    """Processor time and memory only, and within the quality of service the pod was admitted with (KEP-1287)."""
+    if quality(old["spec"]) != quality(new["spec"]):
+        detail = "Pod QOS Class may not change as a result of resizing"
+        problems.invalid("spec", quality(new["spec"]), detail)
+    for field in ("initContainers", "containers"):
+        for index, (before, after) in enumerate(
+            zip(old["spec"].get(field) or (), new["spec"].get(field) or (), strict=False)
+        ):
+            for kind in ("requests", "limits"):
+                had = (before.get("resources") or {}).get(kind) or {}
+                has = (after.get("resources") or {}).get(kind) or {}
+                path = f"spec.{field}[{index}].resources.{kind}"
+                if {k: v for k, v in had.items() if k not in _RESIZABLE} != {
+                    k: v for k, v in has.items() if k not in _RESIZABLE
+                }:
+                    problems.forbidden(path, "only cpu and memory resources are mutable")
+                elif (had.keys() - has.keys()) & _RESIZABLE:
+                    problems.forbidden(path, f"resource {kind} cannot be removed")
 
 
 def _ephemeral_containers(old: _Object, new: _Object, problems: Problems) -> None:
