@@ -249,6 +249,20 @@ async def test_status_and_scale_are_apart(http: Http) -> None:
     assert wrong.status == 422
 
 
+async def test_a_status_that_is_no_subresource_counts_as_a_wish() -> None:
+    async with api_server() as server, connected(server) as http:
+        plain = definition()
+        del plain["spec"]["versions"][0]["subresources"]
+        assert (await http("POST", DEFINITIONS, plain)).status == 201
+        await until_served(http)
+        created = await http("POST", WIDGETS, widget("a") | {"status": {"phase": "x"}})
+        assert created.body["status"] == {"phase": "x"}
+        merge = {"Content_Type": "application/merge-patch+json"}
+        changed = await http("PATCH", f"{WIDGETS}/a", {"status": {"phase": "y"}}, **merge)
+        assert changed.body["status"] == {"phase": "y"} and changed.body["metadata"]["generation"] == 2
+        assert (await http("GET", f"{WIDGETS}/a/status")).status == 404
+
+
 async def test_tables_and_selectable_fields(http: Http) -> None:
     for name, colour in (("a", "red"), ("b", "green")):
         assert (await http("POST", WIDGETS, widget(name, colour=colour))).status == 201

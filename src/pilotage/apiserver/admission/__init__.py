@@ -6,7 +6,8 @@ Inputs → outputs: an operation on a document → the document completed in pla
 back.
 Invariants: plugins run in one fixed order; what was allocated for a write that fails is free again; two writes at once
 never both take what a quota has left for one; nothing here writes.
-Reading order: `operation`, `chain`, then the plugins in the chain's order, `resource_quota`, `service_addresses`.
+Reading order: `operation`, `chain`, then the plugins in the chain's order, `resource_quota`, `service_addresses`;
+`hooks` is the seam to `dynamic`, where webhooks and policies are.
 Specifications: https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/, KEP-3070, KEP-3668.
 """
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pilotage.api.catalogue import Resource, by_kind
+from pilotage.api.catalogue import Resource
+from pilotage.apiserver.core.custom_resource import CustomResource
 
 _Object = dict[str, Any]
 
@@ -40,11 +41,12 @@ _APART = frozenset({"apiVersion", "kind", "metadata", "status"})
 
 def counts(resource: Resource) -> bool:
     """Whether objects of this kind have a generation."""
-    custom = by_kind(resource.group, resource.version, resource.kind) is None
-    return custom or (resource.group, resource.kind) in _KINDS
+    return isinstance(resource, CustomResource) or (resource.group, resource.kind) in _KINDS
 
 
-def wishes_differ(old: _Object, new: _Object) -> bool:
-    """Whether anything but metadata and status differs."""
+def wishes_differ(resource: Resource, old: _Object, new: _Object) -> bool:
+    """Whether anything but metadata and status differs; a status that is no subresource is a field like any other."""
     names = (old.keys() | new.keys()) - _APART
+    if isinstance(resource, CustomResource) and resource.subresource("status") is None:
+        names |= (old.keys() | new.keys()) & {"status"}
     return any(old.get(name) != new.get(name) for name in names)

@@ -51,7 +51,7 @@ def prepare_update(resource: Resource, old: _Object, new: _Object, subresource: 
             prepare(old, new)
     if generation.counts(resource):
         before = old["metadata"].get("generation", 0)
-        after = before + 1 if subresource != "status" and generation.wishes_differ(old, new) else before
+        after = before + 1 if subresource != "status" and generation.wishes_differ(resource, old, new) else before
         if after:
             new["metadata"] = {**new["metadata"], "generation": after}
     return new
