@@ -2,9 +2,9 @@
 
 import argparse
 
-from bench import cluster
+from bench import apiserver, cluster, crashes
 
-BENCHMARKS = {"cluster": cluster.figures}
+BENCHMARKS = {"apiserver": apiserver.figures, "cluster": cluster.figures, "crashes": crashes.figures}
 
 
 def main() -> None:
