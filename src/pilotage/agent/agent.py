@@ -14,14 +14,14 @@ from pilotage.agent import metrics, server
 from pilotage.agent.checks import Checker
 from pilotage.agent.config import Config
 from pilotage.agent.container_setup import ContainerSetup
-from pilotage.agent.core import resolver
+from pilotage.agent.core import admission, resolver
 from pilotage.agent.core.fields import NodeFacts
 from pilotage.agent.host_ports import HostPorts
 from pilotage.agent.image_pull import ImagePuller
 from pilotage.agent.images import ImageStore, image_list
 from pilotage.agent.memory import PodMemory
 from pilotage.agent.mounts import KernelMounts, Mounts
-from pilotage.agent.node import NodeRegistration, capacity, read_machine
+from pilotage.agent.node import NodeRegistration, capacity, default_labels, read_machine
 from pilotage.agent.pod_network import NodeNetwork, PodNetwork
 from pilotage.agent.references import References
 from pilotage.agent.rootfs import RootFSMaker
@@ -273,9 +273,30 @@ class Agent:
             return
         worker = self._workers.get(new.metadata.uid)
         if worker is None:
-            self._start(PodWorker(new, self._node_services))
+            self._take(new)
             return
         worker.update(new)
+
+    def _take(self, pod: Pod) -> None:
+        """A pod that is new here: run it, or say why this node cannot."""
+        worker = PodWorker(pod, self._node_services)
+        if not pod.metadata.is_deleting and pod.status.phase not in ("Succeeded", "Failed"):
+            rejection = admission.admit(pod, self._view())
+            if rejection is not None:
+                worker.reject(rejection.reason, rejection.message)
+        self._start(worker)
+
+    def _view(self) -> admission.NodeView:
+        node = self._nodes.get(self._config.node)
+        running = (one for one in self._workers.values() if not one.state.finished and not one.state.ended)
+        return admission.NodeView(
+            name=self._config.node,
+            labels=node.metadata.labels if node is not None else default_labels(self._config, self._machine),
+            taints=node.spec.taints if node is not None else self._config.taints,
+            allocatable=self._facts.allocatable,
+            pods=tuple(worker.pod for worker in running),
+            memory_pressure=self._registration.has("MemoryPressure"),
+        )
 
     def _node_changed(self, old: Node | None, new: Node | None) -> None:
         if new is None and old is not None and old.metadata.name == self._config.node:

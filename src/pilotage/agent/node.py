@@ -158,6 +158,11 @@ class NodeRegistration:
             created = await self._client.patch(Node, config.node, body)
         self._uid = created.metadata.uid
 
+    def has(self, type_: str) -> bool:
+        """Whether a condition was true when the node last looked."""
+        found = self._conditions.get(type_)
+        return found is not None and found.status == "True"
+
     async def heartbeat(self) -> None:
         """Renew the lease and keep the status current, until cancelled."""
         loop = asyncio.get_running_loop()

@@ -159,6 +159,11 @@ class PodWorker:
             for record in self._state.records
         )
 
+    def reject(self, reason: str, message: str) -> None:
+        """The node does not take the pod. Before `run`."""
+        self.tell("Warning", reason, message.removeprefix("Pod was rejected: "))
+        self.post(PodMustEnd(reason=reason, message=message))
+
     def evict(self, message: str) -> None:
         """The node takes its resources back, at once."""
         self.tell("Warning", "Evicted", message)

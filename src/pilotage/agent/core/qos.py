@@ -9,6 +9,7 @@ from pilotage.api import quantity
 from pilotage.api.core_v1 import Container, Pod
 
 _COUNTED = ("cpu", "memory")
+_CRITICAL_PRIORITY = 2_000_000_000  # system-cluster-critical and above
 
 
 def qos_class(pod: Pod) -> str:
@@ -25,9 +26,50 @@ def qos_class(pod: Pod) -> str:
     return "Guaranteed" if guaranteed else "Burstable"
 
 
+def is_critical(pod: Pod) -> bool:
+    """The cluster does not work without it."""
+    return pod.spec.priority >= _CRITICAL_PRIORITY
+
+
+def amount(resource: str, text: str) -> int:
+    """A quantity as it is counted: thousandths for cpu, whole ones for everything else."""
+    return quantity.milli(text) if resource == "cpu" else quantity.whole(text)
+
+
+def pod_requests(pod: Pod) -> dict[str, int]:
+    """What the pod reserves: its containers with all sidecars, or the greatest moment of its beginning (KEP-753).
+
+    Requests of the pod itself replace those of its containers (KEP-2837); overhead comes on top.
+    """
+    sidecars: dict[str, int] = {}
+    peak: dict[str, int] = {}
+    for container in pod.spec.init_containers:
+        moment = _sum(sidecars, _requests(container))
+        if is_sidecar(pod, container):
+            sidecars = moment
+        peak = _greatest(peak, moment)
+    total = _greatest(_sum(sidecars, *(_requests(one) for one in pod.spec.containers)), peak)
+    total |= {name: amount(name, text) for name, text in pod.spec.resources.requests.items()}
+    return _sum(total, {name: amount(name, text) for name, text in pod.spec.overhead.items()})
+
+
+def _requests(container: Container) -> dict[str, int]:
+    stated = container.resources.limits | container.resources.requests  # a limit alone is also the request
+    return {name: amount(name, text) for name, text in stated.items()}
+
+
+def _sum(*parts: dict[str, int]) -> dict[str, int]:
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: sum(part.get(name, 0) for part in parts) for name in names}
+
+
+def _greatest(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    return {name: max(one.get(name, 0), other.get(name, 0)) for name in one | other}
+
+
 def oom_score_adjust(pod: Pod, container: Container, memory_bytes: int) -> int:
     """/proc/PID/oom_score_adj of a container on a node with `memory_bytes`: less to lose, killed first."""
-    if pod.spec.priority >= 2_000_000_000:  # system-node-critical and above
+    if is_critical(pod):
         return -997
     match qos_class(pod):
         case "Guaranteed":
