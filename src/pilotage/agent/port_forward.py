@@ -10,9 +10,10 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
 from pilotage.agent.core import channel
+from pilotage.agent.remote import payload_of
 from pilotage.agent.spdy_session import SpdySession, SpdyStream
 from pilotage.kit.errors import PilotageError
 from pilotage.kit.tasks import task_set, wait_any
@@ -175,10 +176,11 @@ async def _channels_out(socket: web.WebSocketResponse, connections: Mapping[int,
 async def _channels_in(socket: web.WebSocketResponse, writers: Mapping[int, asyncio.StreamWriter]) -> None:
     """Until the client closes."""
     async for message in socket:
-        if message.type is not WSMsgType.BINARY or len(message.data) < 2:
+        payload = payload_of(message)
+        if len(payload) < 2:
             continue
-        index, is_error = divmod(message.data[0], 2)
+        index, is_error = divmod(payload[0], 2)
         writer = writers.get(index)
         if writer is not None and not is_error:
-            writer.write(message.data[1:])
+            writer.write(payload[1:])
             await writer.drain()

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSMessage, WSMsgType, web
 
 from pilotage.agent.core import channel
 from pilotage.agent.core.channel import Channel, Input, InputClosed, Resized
@@ -96,6 +96,17 @@ async def _receive_input(wire: Wire, session: ExecSession, active: Callable[[], 
                 session.resize(columns, rows)
 
 
+def payload_of(message: WSMessage) -> bytes:
+    """What a message carries. Some clients (kubernetes for Python) send text as text, and mean the same bytes."""
+    match message.type:
+        case WSMsgType.BINARY:
+            return bytes(message.data)
+        case WSMsgType.TEXT:
+            return str(message.data).encode()
+        case _:
+            return b""
+
+
 class WebSocketWire:
     """Channels in the messages of a WebSocket."""
 
@@ -104,10 +115,9 @@ class WebSocketWire:
 
     async def input(self) -> AsyncIterator[Input | InputClosed | Resized]:
         async for message in self._socket:
-            if message.type is WSMsgType.BINARY:
-                decoded = channel.decode(message.data)
-                if decoded is not None:
-                    yield decoded
+            decoded = channel.decode(payload_of(message))
+            if decoded is not None:
+                yield decoded
 
     async def send(self, stream: int, data: bytes) -> None:
         await self._socket.send_bytes(channel.encode(stream, data))

@@ -9,6 +9,7 @@ import json
 import re
 import socket
 import subprocess
+import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -286,3 +287,16 @@ def test_to_create_is_enough_for_a_shell_and_to_get_is_not(kubectl: Kubectl) -> 
     assert kubectl("--as=creator", *command) == "inside\n"
     assert "forbidden" in kubectl("--as=getter", *command, code=1).lower()
     assert "forbidden" in kubectl("--as=nobody", *command, code=1).lower()
+
+
+def test_the_python_client_speaks_through_web_sockets_of_its_own(pods: Cluster) -> None:
+    program = Path(__file__).with_name("python_streams.py")
+    done = subprocess.run(
+        [sys.executable, str(program), str(pods.kubeconfig), NAMESPACE],
+        capture_output=True,
+        text=True,
+        timeout=2 * TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"out": "got a line\n", "err": "problem\n", "code": 3, "port": "HTTP/1.1 101"}
