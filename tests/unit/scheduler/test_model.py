@@ -9,6 +9,7 @@ from tests.unit.scheduler.conftest import make_node, make_pod
 
 from pilotage.api.codec import convert
 from pilotage.api.core_v1 import PodSpec
+from pilotage.api.labels import parse_selector
 from pilotage.scheduler.core.model import Cluster, HostPort, PodKey, pod_requests
 
 
@@ -80,7 +81,8 @@ def test_increments_equal_a_fresh_count(steps: list[tuple[str, int, int, int]]) 
         name, node = f"p{number}", f"n{place}"
         match step:
             case "place":
-                cluster.place(make_pod(name, cpu=str(cpu)), node)
+                labels = {"app": "ab"[cpu % 2], "n": str(number)}
+                cluster.place(make_pod(name, cpu=str(cpu), labels=labels), node)
                 placed[name] = (node, cpu)
             case "displace":
                 cluster.displace(PodKey("default", name))
@@ -98,3 +100,13 @@ def test_increments_equal_a_fresh_count(steps: list[tuple[str, int, int, int]]) 
             assert {key.name for key in info.pods} == here.keys()
             assert info.requested.get("cpu", 0) == 1000 * sum(here.values())
             assert info.scored_cpu == sum(1000 * amount or 100 for amount in here.values())
+        for app in "ab":
+            for text in (f"app={app}", f"app={app},n in (1,2)", f"app!={app}", "n"):
+                selector = parse_selector(text)
+                naive = {
+                    name
+                    for name, (_, cpu) in placed.items()
+                    if selector.matches({"app": "ab"[cpu % 2], "n": name.removeprefix("p")})
+                }
+                assert {pod.key.name for pod in cluster.labelled("default", selector)} == naive
+        assert not list(cluster.labelled("other", parse_selector("app")))

@@ -5,7 +5,7 @@ that a cycle never walks all pods to learn what is free; a property holds the in
 Leaves out volumes, devices and everything that needs a second object to be understood.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -178,6 +178,8 @@ class Cluster:
     with_affinity: dict[PodKey, PodInfo] = field(default_factory=dict)  # bound pods that state any pod (anti-)affinity
     claims: dict[tuple[str, str], bool] = field(default_factory=dict)  # volume claim (namespace, name) → is it bound
     nominations: dict[PodKey, str] = field(default_factory=dict)  # pod → node that was promised to it
+    # (namespace, label key, value) → placed pods that carry it; with an empty key all of the namespace.
+    _labelled: dict[tuple[str, str, str], dict[PodKey, PodInfo]] = field(default_factory=dict)
     _guests: dict[str, dict[PodKey, PodInfo]] = field(default_factory=dict)  # node → pods it was promised to
 
     def set_node(self, node: Node) -> None:
@@ -203,6 +205,8 @@ class Cluster:
         """`pod` is (or is assumed to be) on `node_name`; repeating it, or moving a pod, is fine."""
         self.displace(pod.key)
         self.locations[pod.key] = node_name
+        for label in _labels_of(pod):
+            self._labelled.setdefault(label, {})[pod.key] = pod
         if pod.affinity or pod.anti_affinity or pod.preferred_affinity or pod.preferred_anti_affinity:
             self.with_affinity[pod.key] = pod
         info = self.nodes.get(node_name)
@@ -219,12 +223,30 @@ class Cluster:
         self.with_affinity.pop(key, None)
         info = self.nodes.get(node_name)
         if info is not None:
+            pod = info.pods[key]
             info.remove(key)
-        elif node_name in self.homeless:
-            self.homeless[node_name].pop(key, None)
+        else:
+            pod = self.homeless[node_name].pop(key)
             if not self.homeless[node_name]:
                 del self.homeless[node_name]
+        for label in _labels_of(pod):
+            del self._labelled[label][key]
+            if not self._labelled[label]:
+                del self._labelled[label]
         return True
+
+    def labelled(self, namespace: str, selector: Selector) -> Iterator[PodInfo]:
+        """The placed pods of a namespace that `selector` selects; costs as many as carry its rarest label."""
+        found: Sequence[Mapping[PodKey, PodInfo]] = [self._labelled.get((namespace, "", ""), {})]
+        for item in selector.requirements:
+            if item.operator == "in":
+                sets = [self._labelled.get((namespace, item.key, value), {}) for value in item.values]
+                if sum(map(len, sets)) < sum(map(len, found)):
+                    found = sets
+        for pods in found:
+            for pod in pods.values():
+                if selector.matches(pod.labels):
+                    yield pod
 
     def nominate(self, pod: PodInfo, node_name: str) -> None:
         """Promise a node to a pod that waits for others to leave it; an empty name takes the promise back."""
@@ -258,6 +280,12 @@ class Cluster:
 
     def node_of(self, key: PodKey) -> NodeInfo | None:
         return self.nodes.get(self.locations.get(key, ""))
+
+
+def _labels_of(pod: PodInfo) -> Iterator[tuple[str, str, str]]:
+    yield pod.key.namespace, "", ""
+    for key, value in pod.labels.items():
+        yield pod.key.namespace, key, value
 
 
 def amount(resource: str, text: str) -> int:

@@ -3,13 +3,12 @@
 Shared by the filter (DoNotSchedule) and the score (ScheduleAnyway, and the cluster's default constraints).
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pilotage.api.core_v1 import TopologySpreadConstraint
 from pilotage.api.labels import Selector, from_label_selector
 from pilotage.api.placement import node_matches, tolerates
-from pilotage.scheduler.core.model import NodeInfo, PodInfo, with_label_keys
+from pilotage.scheduler.core.model import Cluster, NodeInfo, PodInfo, with_label_keys
 
 HOSTNAME = "kubernetes.io/hostname"
 ZONE = "topology.kubernetes.io/zone"
@@ -72,15 +71,24 @@ def default_constraints(pod: PodInfo) -> tuple[Constraint, ...]:
 
 
 def count_domains(
-    constraint: Constraint, pod: PodInfo, nodes: Iterable[NodeInfo], *, required_keys: tuple[str, ...]
+    constraint: Constraint, pod: PodInfo, cluster: Cluster, *, required_keys: tuple[str, ...]
 ) -> dict[str, int]:
-    """Domain → pods the constraint selects, over the nodes the pod could use and that carry all `required_keys`."""
+    """Domain → pods the constraint selects, over the nodes the pod could use and that carry all `required_keys`.
+
+    Costs the nodes and the pods that are selected, not all pods there are.
+    """
+    domains: dict[str, str] = {}  # node → domain
     counts: dict[str, int] = {}
-    for node in nodes:
+    for name, node in cluster.nodes.items():
         if any(key not in node.labels for key in required_keys) or not _counts(constraint, pod, node):
             continue
-        value = node.labels[constraint.topology_key]
-        counts[value] = counts.get(value, 0) + sum(1 for other in node.pods.values() if constraint.selects(other))
+        value = domains[name] = node.labels[constraint.topology_key]
+        counts.setdefault(value, 0)
+    if constraint.selector is not None:
+        for other in cluster.labelled(constraint.namespace, constraint.selector):
+            domain = domains.get(cluster.locations[other.key])
+            if domain is not None and not other.is_deleting:
+                counts[domain] += 1
     return counts
 
 

@@ -51,13 +51,16 @@ def prepare(pod: PodInfo, cluster: Cluster) -> NodeCheck | None:
 def _domains(term: AffinityTerm, cluster: Cluster) -> Counter[Domain]:
     """How many placed pods the term selects, by domain."""
     found: Counter[Domain] = Counter()
-    for node in cluster.nodes.values():
-        value = node.labels.get(term.topology_key)
-        if value is None:
-            continue
-        count = sum(1 for pod in node.pods.values() if term.selects(pod, cluster.namespaces))
-        if count:
-            found[term.topology_key, value] += count
+    if term.selector is None:
+        return found
+    wide = term.namespace_selector is not None
+    namespaces = {*cluster.namespaces, *term.namespaces} if wide else term.namespaces
+    for namespace in namespaces:
+        for pod in cluster.labelled(namespace, term.selector):
+            node = cluster.node_of(pod.key)
+            value = node.labels.get(term.topology_key) if node is not None else None
+            if value is not None and term.selects(pod, cluster.namespaces):
+                found[term.topology_key, value] += 1
     return found
 
 

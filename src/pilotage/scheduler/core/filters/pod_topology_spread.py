@@ -19,7 +19,7 @@ def prepare(pod: PodInfo, cluster: Cluster) -> NodeCheck | None:
     counted = [
         (constraint, counts, _global_minimum(constraint, counts), int(constraint.selects(pod)))
         for constraint in constraints
-        for counts in [count_domains(constraint, pod, cluster.nodes.values(), required_keys=keys)]
+        for counts in [count_domains(constraint, pod, cluster, required_keys=keys)]
     ]
 
     def check(node: NodeInfo) -> Rejection | None:

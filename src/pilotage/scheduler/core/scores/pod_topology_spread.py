@@ -39,7 +39,7 @@ def _add_crowding(
 ) -> None:
     """Pods in the node's domain, weighted so that a spread over few domains matters as much as one over many."""
     key = constraint.topology_key
-    counts = count_domains(constraint, pod, cluster.nodes.values(), required_keys=required or (key,))
+    counts = count_domains(constraint, pod, cluster, required_keys=required or (key,))
     domains = len({node.labels[key] for node in nodes if key in node.labels})
     weight = math.log(domains + 2)
     for index, node in enumerate(nodes):
