@@ -7,6 +7,8 @@ the process ends. Needs root or unprivileged user namespaces.
 import ctypes
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,8 @@ def pytest_configure(config: pytest.Config) -> None:
     uid, gid = os.getuid(), os.getgid()
     flags = CLONE_NEWNS | CLONE_NEWNET | (CLONE_NEWUSER if uid else 0)
     if libc.unshare(flags) != 0:
-        pytest.exit(f"cannot create namespaces: {os.strerror(ctypes.get_errno())}; run as root or allow user namespaces", 1)
+        reason = os.strerror(ctypes.get_errno())
+        pytest.exit(f"cannot create namespaces: {reason}; run as root or allow user namespaces", 1)
     if uid:
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
@@ -34,3 +37,11 @@ def pytest_configure(config: pytest.Config) -> None:
         pytest.exit("cannot mount a private /run", 1)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     os.environ["PILOTAGE_TEST_NAMESPACE"] = str(os.getpid())
+
+
+@contextmanager
+def own_address(address: str) -> Iterator[None]:
+    """`address` is this namespace's own, and gone again for the tests that come after."""
+    subprocess.run(["ip", "address", "add", f"{address}/32", "dev", "lo"], check=True)
+    yield
+    subprocess.run(["ip", "address", "delete", f"{address}/32", "dev", "lo"], check=True)

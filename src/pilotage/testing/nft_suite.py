@@ -95,7 +95,7 @@ class NftSuite:
             SOURCES.key.encode("10.96.0.1", "tcp", 80, "192.0.2.0"),
             SOURCES.key.encode("10.96.0.1", "tcp", 80, "192.0.2.255"),
         )
-        written = {
+        written: dict[Set, dict[bytes, bytes | Verdict | None]] = {
             SERVICES: {VIP: goto("spread"), FRONTEND.encode("10.96.0.2", "udp", 53): DROP},
             BACKENDS: {SLOT_1: POD_A, SLOT_2: POD_B},
             ADDRESSES: {IPV4.encode("10.96.0.1"): None},

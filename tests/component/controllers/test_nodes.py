@@ -1,10 +1,12 @@
 """Nodes that fall silent, taints, ranges, pods that are nobody's."""
 
+import asyncio
 from typing import Any
 
 from pilotage.api import timestamp
 from pilotage.api.coordination_v1 import Lease
 from pilotage.api.core_v1 import Event, Node, Pod
+from pilotage.client import PatchType
 from pilotage.controllers import Config
 from pilotage.kit.clock import SYSTEM_CLOCK
 
@@ -63,16 +65,20 @@ async def test_a_heartbeat_keeps_a_node_and_brings_it_back(start_world: Any) -> 
         await world.follow(Node)
         await world.make_node("n1")
         await world.until(lambda: ("unreachable", "NoExecute") in taints(world))
-        condition = {
-            "type": "Ready",
-            "status": "True",
-            "reason": "KubeletReady",
-            "lastHeartbeatTime": timestamp.render(SYSTEM_CLOCK.wall()),
-        }
-        body = {"status": {"conditions": [condition]}}
-        from pilotage.client import PatchType
 
-        await world.client.patch(Node, "n1", body, patch_type=PatchType.STRATEGIC, subresource="status")
+        async def beat() -> None:
+            while True:  # one heartbeat alone would be too old again on a machine that is slow to look
+                condition = {
+                    "type": "Ready",
+                    "status": "True",
+                    "reason": "KubeletReady",
+                    "lastHeartbeatTime": timestamp.render(SYSTEM_CLOCK.wall()),
+                }
+                body = {"status": {"conditions": [condition]}}
+                await world.client.patch(Node, "n1", body, patch_type=PatchType.STRATEGIC, subresource="status")
+                await asyncio.sleep(0.1)
+
+        world.tasks.start(beat())
         await world.until(lambda: taints(world) == set())
 
 

@@ -2,12 +2,12 @@
 
 import asyncio
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pilotage.cli.__main__ import run
 from pilotage.storage import SqliteBackend, UnavailableError
 from pilotage.testing.cluster import api_server
 from pilotage.testing.wire import CONFIG_MAPS, config_map, connected
@@ -69,9 +69,7 @@ async def test_a_read_only_disk_is_refused_at_the_start_and_unharmed(disk: Path)
     await backend.close()
 
 
-def test_a_rotten_page_ends_the_start_with_one_line_that_says_what_to_do(
-    disk: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_rotten_page_ends_the_start_with_one_line_that_says_what_to_do(disk: Path) -> None:
     async def fill() -> None:
         backend = await SqliteBackend.open(disk / "state.db")
         await asyncio.gather(*(backend.create(f"/{number}", b"x" * 300) for number in range(500)))
@@ -81,9 +79,11 @@ def test_a_rotten_page_ends_the_start_with_one_line_that_says_what_to_do(
     with (disk / "state.db").open("r+b") as file:
         file.seek((disk / "state.db").stat().st_size // 2 // 4_096 * 4_096)
         file.write(b"\xff" * 4_096)
-    assert run(["apiserver", "--data-dir", str(disk), "--listen", "127.0.0.1:0"]) == 1
-    captured = capsys.readouterr()
-    assert captured.err.startswith("pilotage: ")
-    assert "integrity check" in captured.err
-    assert "restore" in captured.err
-    assert captured.err.count("\n") == 1
+    # A process of its own, as users start it: it configures logging for the whole process.
+    command = [sys.executable, "-m", "pilotage.cli", "apiserver", "--data-dir", str(disk), "--listen", "127.0.0.1:0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
+    assert done.returncode == 1
+    assert done.stderr.startswith("pilotage: ")
+    assert "integrity check" in done.stderr
+    assert "restore" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -3,8 +3,7 @@
 import asyncio
 import gzip
 import ssl
-import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from tests.netns.conftest import own_address
 
 from pilotage.apiserver.certificates import Authority
 from pilotage.client import load_kubeconfig
@@ -25,8 +25,9 @@ MERGE = "application/merge-patch+json"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def address() -> None:
-    subprocess.run(["ip", "address", "replace", f"{ADDRESS}/32", "dev", "lo"], check=True)
+def address() -> Iterator[None]:
+    with own_address(ADDRESS):
+        yield
 
 
 async def answer(request: web.Request) -> web.StreamResponse:

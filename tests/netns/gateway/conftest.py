@@ -8,8 +8,7 @@ import base64
 import datetime
 import json
 import ssl
-import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from tests.netns.conftest import own_address
 
 from pilotage.api.codec import convert, load_yaml
 from pilotage.api.core_v1 import Secret, Service
@@ -217,11 +217,11 @@ async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
         yield result
 
 
-@pytest.fixture(scope="session")
-def backend_address() -> str:
+@pytest.fixture(scope="module")
+def backend_address() -> Iterator[str]:
     """An address of this namespace for backends to listen on."""
-    subprocess.run(["ip", "address", "replace", f"{BACKEND_ADDRESS}/32", "dev", "lo"], check=True)
-    return BACKEND_ADDRESS
+    with own_address(BACKEND_ADDRESS):
+        yield BACKEND_ADDRESS
 
 
 @pytest.fixture
