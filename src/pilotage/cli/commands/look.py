@@ -84,6 +84,7 @@ def status(name: Name = DEFAULT_NAME, output: Output = "text") -> int:
         "api": problem or "ok",
         "ports": cluster.ports,
         "nodes": list(cluster.nodes),
+        "supervisor": {"pid": cluster.supervisor},
         "processes": processes,
         "watermarks": watermarks,
     }
