@@ -26,16 +26,35 @@ _COLOURS = {
     "LoadBalancer": "#db2777",
     "ExternalName": "#65a30d",
 }
-_STYLE = """
-:root{--paper:#fbfbfd;--card:#fff;--line:#d5d9e2;--ink:#16181d;--soft:#687083;--zone:#f1f3f8;--bar:#c7d7fb}
-@media(prefers-color-scheme:dark){
-:root{--paper:#101217;--card:#191c23;--line:#323846;--ink:#e8eaf0;--soft:#98a1b3;--zone:#22262f;--bar:#2c4377}}
-text{font-family:ui-monospace,'SF Mono',Menlo,Consolas,monospace;font-size:11px;fill:var(--ink)}
-.name{font-size:14px;font-weight:600}.soft{fill:var(--soft)}.kind{fill:#fff;font-size:10px;font-weight:600}
-.title{font-size:16px;font-weight:600}.card{fill:var(--card);stroke:var(--line)}.zone{fill:var(--zone)}
-.bar{fill:var(--bar)}.edge{fill:none;stroke:var(--soft);stroke-opacity:.55}.seen{stroke-dasharray:5 4}
-.count{font-weight:700;font-size:12px;paint-order:stroke;stroke:var(--paper);stroke-width:4px}
-.label{fill:var(--soft);font-size:10px;paint-order:stroke;stroke:var(--paper);stroke-width:4px}
+_LIGHT = {
+    "paper": "#fbfbfd",
+    "card": "#fff",
+    "line": "#d5d9e2",
+    "ink": "#16181d",
+    "soft": "#687083",
+    "zone": "#f1f3f8",
+    "bar": "#c7d7fb",
+}
+_DARK = {
+    "paper": "#101217",
+    "card": "#191c23",
+    "line": "#323846",
+    "ink": "#e8eaf0",
+    "soft": "#98a1b3",
+    "zone": "#22262f",
+    "bar": "#2c4377",
+}
+# Colours are written out, not CSS variables: drawing programs and converters that are no browsers know none.
+_PALETTE = """text{{fill:{ink}}}.kind{{fill:#fff}}.paper{{fill:{paper}}}.card{{fill:{card};stroke:{line}}}
+.zone{{fill:{zone}}}.bar{{fill:{bar}}}.soft,.label{{fill:{soft}}}.edge{{stroke:{soft}}}.count,.label{{stroke:{paper}}}"""
+_STYLE = f"""
+text{{font-family:ui-monospace,'SF Mono',Menlo,Consolas,monospace;font-size:11px}}
+.name{{font-size:14px;font-weight:600}}.kind{{font-size:10px;font-weight:600}}.title{{font-size:16px;font-weight:600}}
+.edge{{fill:none;stroke-opacity:.55}}.seen{{stroke-dasharray:5 4}}.count{{font-weight:700;font-size:12px}}
+.label{{font-size:10px}}.count,.label{{paint-order:stroke;stroke-width:4px}}
+{_PALETTE.format(**_LIGHT)}
+@media(prefers-color-scheme:dark){{
+{_PALETTE.format(**_DARK)}}}
 """
 
 
@@ -70,7 +89,7 @@ def draw_svg(topology: Topology, *, title: str = "Topology") -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
         f'viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(title)}">',
         f"<title>{escape(title)}</title><style>{_STYLE}</style>",
-        '<rect width="100%" height="100%" fill="var(--paper)"/>',
+        '<rect class="paper" width="100%" height="100%"/>',
         f'<text class="title" x="{_MARGIN}" y="{_MARGIN + 4}">{escape(title)}</text>',
     ]
     curves = _curves(topology, boxes)
