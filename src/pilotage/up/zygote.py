@@ -179,6 +179,7 @@ class Zygote:
         set_name(process.name)
         redirect_output(self._layout.log(process.name))
         close_others({self._control.fileno(), *(sock.fileno() for sock in self._sockets.values())})
+        gc.freeze()  # collections leave alone what came with the fork: looking at it would copy its pages
         gc.enable()
         if error := self._unimportable.get(root_module(process.component)):
             raise error
