@@ -57,6 +57,7 @@ format: dev ## rewrite the sources as the formatter wants them
 	$(BIN)/ruff format .
 
 bench: dev ## measure; one JSON line per figure, beside a peer of the same run
+	tools/system-packages bench
 	$(BIN)/python -m bench
 
 golden: dev ## rewrite the expected outputs of the translators; read the diff

@@ -2,9 +2,14 @@
 
 import argparse
 
-from bench import apiserver, cluster, crashes
+from bench import apiserver, cluster, crashes, dns
 
-BENCHMARKS = {"apiserver": apiserver.figures, "cluster": cluster.figures, "crashes": crashes.figures}
+BENCHMARKS = {
+    "apiserver": apiserver.figures,
+    "cluster": cluster.figures,
+    "crashes": crashes.figures,
+    "dns": dns.figures,
+}
 
 
 def main() -> None:

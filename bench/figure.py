@@ -25,12 +25,15 @@ class Figure:
     values: Sequence[float]
     peer: Peer | None = None
     bound: float | None = None  # the median must not exceed it
+    at_least: float | None = None  # the median must not fall below it
     note: str = ""
 
     def line(self) -> str:
         row: dict[str, object] = {"figure": self.name, "unit": self.unit, **_spread(self.values)}
         if self.bound is not None:
             row |= {"bound": self.bound, "holds": statistics.median(self.values) <= self.bound}
+        if self.at_least is not None:
+            row |= {"at_least": self.at_least, "holds": statistics.median(self.values) >= self.at_least}
         if self.peer is not None:
             row["peer"] = {"name": self.peer.name, **_spread(self.peer.values)}
         if self.note:

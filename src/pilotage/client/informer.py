@@ -44,10 +44,14 @@ class Informer(Generic[K]):
         namespace: str = "",
         label_selector: str = "",
         field_selector: str = "",
+        transform: Callable[[K], K] | None = None,
     ) -> None:
+        """`transform` is applied to every object before it is stored, to keep less of it; it must leave identity and
+        resourceVersion alone."""
         self.kind = kind
         self.resource_version = 0  # everything up to here is in the store; bookmarks advance it too
         self._client = client
+        self._transform = transform
         self._scope: dict[str, Any] = {
             "namespace": namespace,
             "label_selector": label_selector,
@@ -172,7 +176,7 @@ class Informer(Generic[K]):
                 self._replace(fresh, event.object.metadata.version_number)
                 fresh = None
             elif event.type in ("ADDED", "MODIFIED"):
-                fresh[event.object.metadata.key] = event.object
+                fresh[event.object.metadata.key] = self._kept(event.object)
             elif event.type == "DELETED":
                 fresh.pop(event.object.metadata.key, None)
         if fresh is not None:
@@ -182,7 +186,7 @@ class Informer(Generic[K]):
         fresh: dict[str, K] = {}
         page = await self._client.list(self.kind, limit=PAGE_SIZE, **self._scope)
         while True:
-            fresh |= {item.metadata.key: item for item in page.items}
+            fresh |= {item.metadata.key: self._kept(item) for item in page.items}
             if not page.continue_token:
                 break
             page = await self._client.list(
@@ -199,10 +203,13 @@ class Informer(Generic[K]):
     def _apply(self, event: WatchEvent[K]) -> None:
         meta = event.object.metadata
         if event.type in ("ADDED", "MODIFIED"):
-            self._change(meta.key, event.object)
+            self._change(meta.key, self._kept(event.object))
         elif event.type == "DELETED":
             self._change(meta.key, None)
         self._advance(meta.version_number)
+
+    def _kept(self, obj: K) -> K:
+        return obj if self._transform is None else self._transform(obj)
 
     def _replace(self, fresh: dict[str, K], resource_version: int) -> None:
         for key in [key for key in self._store if key not in fresh]:

@@ -20,6 +20,7 @@ from pilotage.dns.chain import link
 from pilotage.dns.chain.cache import Cache
 from pilotage.dns.chain.forward import Address, Forward
 from pilotage.dns.config import Config, find_upstreams, parse_address
+from pilotage.dns.core.kept import kept_service, kept_slice
 from pilotage.dns.core.name import from_text, pack_address, reverse_zones
 from pilotage.dns.core.records import ZoneSettings
 from pilotage.dns.core.table import Table
@@ -154,7 +155,8 @@ class Server:
             stack.callback(server.close)
 
     async def _watch(self, client: Client, tasks: TaskSet) -> None:
-        services, slices = Informer(client, Service), Informer(client, EndpointSlice)
+        services = Informer(client, Service, transform=kept_service)
+        slices = Informer(client, EndpointSlice, transform=kept_slice)
         namespaces = Informer(client, Namespace)
         informers: list[Informer[Service] | Informer[EndpointSlice] | Informer[Namespace] | Informer[Pod]]
         informers = [services, slices, namespaces]

@@ -59,6 +59,24 @@ async def test_the_store_follows_every_change(server: ApiServer) -> None:
     assert seen[-3:] == [("", "a"), ("a", "a"), ("a", "")]
 
 
+async def test_a_transform_decides_what_is_kept(server: ApiServer) -> None:
+    client = server.client
+    await client.create(config("before", k="v"))
+    informer = Informer(
+        client,
+        ConfigMap,
+        namespace="default",
+        transform=lambda obj: ConfigMap(metadata=obj.metadata, data={"keys": ",".join(obj.data)}),
+    )
+    async with task_set() as tasks, asyncio.timeout(DEADLINE_S):
+        tasks.start(informer.run())
+        await informer.wait_synced()
+        created = await client.create(config("after", l="w"))
+        await informer.wait_for(created.metadata.version_number)
+    kept = {obj.metadata.name: obj.data["keys"] for obj in informer.list("default")}
+    assert (kept["before"], kept["after"]) == ("k", "l")
+
+
 async def test_selectors_narrow_what_is_held(server: ApiServer) -> None:
     informer = Informer(server.client, ConfigMap, namespace="default", label_selector="name in (a,b)")
     async with task_set() as tasks, asyncio.timeout(DEADLINE_S):
