@@ -9,13 +9,13 @@ import contextlib
 import json
 import platform
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pilotage.agent import devices, users
-from pilotage.agent.core import environment, fields, oci, resolver, seccomp
+from pilotage.agent.core import environment, fields, groups, oci, resolver, seccomp
 from pilotage.agent.core.fields import FieldError, NodeFacts
 from pilotage.agent.core.oci import Mount, User
 from pilotage.agent.errors import MountFailure, StartRefused
@@ -24,6 +24,7 @@ from pilotage.agent.mounts import Mounts
 from pilotage.agent.references import References
 from pilotage.agent.rootfs import RootFSMaker
 from pilotage.agent.volumes import Volumes, sub_path
+from pilotage.api import quantity
 from pilotage.api.core_v1 import (
     Capabilities,
     Container,
@@ -81,6 +82,7 @@ class ContainerSetup:
         services: Callable[[], Iterable[Service]],
         node: Callable[[], NodeFacts],
         cgroup_path: Callable[[str, str], str],
+        unified: bool,
         memory_bytes: int,
         privileged: bool,
         cluster_domain: str,
@@ -92,9 +94,12 @@ class ContainerSetup:
         self._services = services
         self._node = node
         self._cgroup_path = cgroup_path
+        self._unified = unified  # control groups of version 2: memory can be protected
         self._memory_bytes = memory_bytes
         self._privileged = privileged  # on the machine, not only in a user namespace
         self._grantable = oci.capabilities_in(Path("/proc/self/status").read_text())
+        # Root of a container, or of a service, may lack what the kernel asks for (capabilities(7)).
+        self._may_lower_oom_score = privileged and "CAP_SYS_RESOURCE" in self._grantable
         self._seccomp_dir = seccomp_dir  # of Localhost profiles
         self._cluster_domain = cluster_domain
 
@@ -143,14 +148,21 @@ class ContainerSetup:
             mounts=(*root.mounts, *container_mounts),
             namespaces=namespaces,
             cgroup_path=self._cgroup_path(pod.metadata.uid, container_id),
+            unified=self._memory_protection(pod, container),
             memory_bytes=self._memory_bytes,
             hidden_paths=root.hidden_paths,
             grantable=self._grantable,
             seccomp=profile,
             devices=devices.of_the_node() if container.security_context.privileged and self._privileged else (),
-            may_lower_oom_score=self._privileged,
+            may_lower_oom_score=self._may_lower_oom_score,
         )
         return Prepared(document=oci.document(pod, container, bundle), image=image, termination_log=termination_log)
+
+    def _memory_protection(self, pod: Pod, container: Container) -> Mapping[str, str]:
+        if not self._unified:
+            return {}
+        allocatable = quantity.whole(self._node().allocatable.get("memory", "0"))
+        return groups.memory_protection(pod, container, allocatable)
 
     def process_holder(self, uid: str) -> dict[str, object]:
         """The document of the process that holds a pod's PID namespace and reaps what dies in it.
@@ -176,7 +188,7 @@ class ContainerSetup:
             memory_bytes=self._memory_bytes,
             hidden_paths=root.hidden_paths,
             seccomp=seccomp.runtime_default((), platform.machine()),
-            may_lower_oom_score=self._privileged,
+            may_lower_oom_score=self._may_lower_oom_score,
         )
         return oci.document(Pod(), Container(name="holder", security_context=nothing), bundle)
 

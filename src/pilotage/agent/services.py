@@ -10,6 +10,7 @@ from pathlib import Path
 from pilotage.agent.checks import Checker
 from pilotage.agent.container_setup import ContainerSetup
 from pilotage.agent.core import resolver
+from pilotage.agent.core.admission import Rejection
 from pilotage.agent.host_ports import HostPorts
 from pilotage.agent.image_pull import ImagePuller
 from pilotage.agent.memory import PodMemory
@@ -19,6 +20,7 @@ from pilotage.agent.references import References
 from pilotage.agent.rootfs import RootFSMaker
 from pilotage.agent.runtime import Runtime
 from pilotage.agent.volumes import Volumes
+from pilotage.api.core_v1 import Pod
 from pilotage.client import Client, EventRecorder
 from pilotage.kit.clock import Clock
 
@@ -40,6 +42,9 @@ class NodeServices:
     mounts: Mounts
     checker: Checker
     memory: PodMemory
+    judge_resize: Callable[[Pod], Rejection | None]  # whether the node has room for what the pod asks for now
+    room_changed: Callable[[], None]  # a pod needs less of the node than before
+    open_groups: Callable[[Pod], None]  # make the pod's control groups, or correct them
     clock: Clock
     run_dir: Path
     node_ip: str

@@ -281,6 +281,9 @@ class PodWorker:
             self._begin(action, tasks)
         self._publisher.report(self.pod, self._state)
         if self._state.volumes == "mounted" and "refresh" not in tasks:
+            if isinstance(event, ContainerResized):
+                self._open_groups()
+        self._judge_resize()
             refresh_at = self._node.volumes.refresh_at(self.uid)
             if self._refresh_wanted or (refresh_at is not None and refresh_at <= self.now()):
                 self._refresh_wanted = False
@@ -301,6 +304,36 @@ class PodWorker:
                             grace_s=grace_s,
                             resumed=isinstance(event, ContainerResumed),
                             checker=self._node.checker,
+    def _judge_resize(self) -> None:
+        """Ask the node once for every change of what the pod asks for."""
+        state, before = self._state, self._judged
+        if before is not None and (before is self.pod or resize.asked_for(before) == resize.asked_for(self.pod)):
+            return
+        self._judged = self.pod
+        over = state.finished or state.ended or self.pod.metadata.is_deleting
+        if over or not (resize.is_asked_for(self.pod, state) or state.resize_pending):
+            return
+        wanted, generation = resize.asked_for(self.pod), self.pod.metadata.generation
+        rejection = self._node.judge_resize(self.pod)
+        if rejection is None:
+            if resize.is_asked_for(self.pod, state):
+                self.tell("Normal", "ResizeStarted", f"Pod resize started: {resize.in_words(wanted, generation)}")
+            judged = ResizeJudged(allocated=wanted, generation=generation)
+        else:
+            reason, message = rejection.reason, rejection.message
+            if (reason, message) != (state.resize_pending, state.resize_message):
+                told = resize.in_words(wanted, generation, message)
+                self.tell("Warning", f"Resize{reason}", f"Pod resize {reason}: {told}")
+            judged = ResizeJudged(allocated=wanted, generation=generation, reason=reason, message=message)
+        self._state = reception.receive(self.pod, state, judged)
+
+    def _open_groups(self) -> None:
+        """The pod's group, as wide as its containers need it now."""
+        try:
+            self._node.open_groups(resize.widest(self.pod, self._state))
+        except OSError as error:
+            _log.warning("cannot resize the group of a pod", pod=self.pod.metadata.key, error=str(error))
+
                             post=self.post,
                             tell=lambda type_, reason, message: self.tell(type_, reason, message, container.name),
                             clock=self._node.clock,
@@ -341,6 +374,9 @@ class PodWorker:
         try:
             await self._node.volumes.mount(self.pod)
         except MountFailure as error:
+            case actions.ResizeContainer():
+                self._open_groups()
+                tasks.start(self._containers.resize(action), key=("resize", action.name))
             self.tell("Warning", "FailedMount", str(error))
             self.post(VolumesFailed(message=str(error), at=self.now()))
         else:
@@ -385,6 +421,7 @@ class PodWorker:
             )
         except (PilotageError, OSError) as error:
             message = f"Failed to create pod sandbox: {error}"
+            node.open_groups(self.allocated)
             self.tell("Warning", "FailedCreatePodSandBox", message)
             self.post(SandboxFailed(message=message, at=self.now()))
         else:

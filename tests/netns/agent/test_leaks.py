@@ -24,7 +24,7 @@ def census(node: NodeUnderTest) -> dict[str, int]:
     return {
         "mounts": len(Path("/proc/self/mountinfo").read_text().splitlines()),
         "links": len(os.listdir("/sys/class/net")),
-        "control groups": sum(1 for _ in Path("/sys/fs/cgroup").glob(f"*{CGROUP_PARENT}/*/")),
+        "control groups": sum(1 for _ in Path("/sys/fs/cgroup").glob(f"*{CGROUP_PARENT}/**/")),
         "processes": processes,
         "files": sum(len(names) for _, _, names in os.walk(node.config.run_dir)),
         "pod directories": len(list((node.config.data_dir / "pods").glob("*"))),

@@ -95,7 +95,7 @@ async def test_a_deleted_pod_gets_sigterm_and_leaves_nothing(node: NodeUnderTest
         return not (node.config.data_dir / "pods" / pod.metadata.uid).exists() and not namespace.exists()
 
     await eventually(cleared)
-    assert not list(Path("/sys/fs/cgroup").glob(f"*{node.config.cgroup_parent}/{pod.metadata.uid}"))
+    assert not list(Path("/sys/fs/cgroup").glob(f"*{node.config.cgroup_parent}/**/pod{pod.metadata.uid}"))
 
 
 async def test_prestop_runs_before_the_signal(node: NodeUnderTest, tmp_path: Path) -> None:

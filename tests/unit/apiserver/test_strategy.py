@@ -124,6 +124,13 @@ def test_quality_of_service(containers: list[dict[str, Any]], expected: str) -> 
     assert quality({"containers": containers}) == expected
 
 
+def test_the_class_of_a_pod_that_speaks_for_itself() -> None:
+    both = {"cpu": "1", "memory": "1Gi"}
+    containers = [{"resources": {"requests": {"cpu": "1m"}}}, {}]
+    assert quality({"containers": containers, "resources": {"requests": both, "limits": both}}) == "Guaranteed"
+    assert quality({"containers": [{}], "resources": {"limits": {"memory": "1Gi"}}}) == "Burstable"
+
+
 def service(**spec: Any) -> dict[str, Any]:
     return made("Service", spec, status={"loadBalancer": {}})
 

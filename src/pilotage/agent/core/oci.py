@@ -7,10 +7,11 @@ is in `seccomp`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pilotage.agent.core import qos
+from pilotage.agent.core.groups import CPU_PERIOD_US, POD_PIDS_MAX
 from pilotage.api import quantity
 from pilotage.api.core_v1 import Container, Pod
 
@@ -87,8 +88,6 @@ MASKED_PATHS = (
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 # In a network of its own an ordinary user may listen on port 80, as other engines allow.
 DEFAULT_SYSCTLS = {"net.ipv4.ip_unprivileged_port_start": "0"}
-CPU_PERIOD_US = 100_000
-PIDS_MAX = 4096  # as many as a node can spare for one container; stops a fork bomb before it reaches other pods
 SHM_SIZE = "65536k"
 
 
@@ -124,12 +123,13 @@ class Bundle:
     mounts: Sequence[Mount]
     namespaces: Mapping[str, str]  # type → path; "" for a new one; absent for the agent's own
     cgroup_path: str  # empty: leave the cgroup alone, no resource limits
+    unified: Mapping[str, str] = field(default_factory=dict)  # further files of its group of version 2
     memory_bytes: int  # of the node, for the OOM score
     hidden_paths: tuple[str, ...] = ()  # masked beside the usual ones
     grantable: frozenset[str] = frozenset(ALL_CAPABILITIES)  # what `ALL` means: nobody can give what he lacks
     seccomp: Mapping[str, Any] | None = None  # None: every system call is allowed
     devices: Sequence[Mapping[str, Any]] = ()  # beside those that every container has
-    may_lower_oom_score: bool = True  # False in a user namespace, where the kernel forbids it
+    may_lower_oom_score: bool = True  # False without CAP_SYS_RESOURCE
 
 
 def document(pod: Pod, container: Container, bundle: Bundle) -> dict[str, Any]:
@@ -173,6 +173,8 @@ def document(pod: Pod, container: Container, bundle: Bundle) -> dict[str, Any]:
     if bundle.cgroup_path:
         linux["cgroupsPath"] = bundle.cgroup_path
         linux["resources"] = resources(container)
+        if bundle.unified:
+            linux["resources"]["unified"] = dict(bundle.unified)
     if bundle.seccomp is not None:
         linux["seccomp"] = bundle.seccomp
     if bundle.devices:
@@ -241,7 +243,7 @@ def resources(container: Container) -> dict[str, Any]:
         cpu |= {"quota": qos.cpu_quota(cpu_limit, CPU_PERIOD_US), "period": CPU_PERIOD_US}
     result: dict[str, Any] = {
         "cpu": cpu,
-        "pids": {"limit": PIDS_MAX},
+        "pids": {"limit": POD_PIDS_MAX},
         "devices": [{"allow": False, "access": "rwm"}],
     }
     if container.security_context.privileged:

@@ -120,7 +120,7 @@ class OCIRuntime:
     async def open_sandbox(self, uid: str, hostname: str, *, holder: dict[str, Any] | None = None) -> None:
         if self.sandbox_namespaces(uid):
             return
-        await self.close_sandbox(uid)
+        await self._close(uid)  # not its control groups, which have just been made
         directory = self._sandboxes / uid
         directory.mkdir(mode=0o700)
         for name in ("ipc", "uts"):
@@ -170,11 +170,14 @@ class OCIRuntime:
         directory = self._sandboxes / uid
         if (self._root / _holder_id(uid)).exists():
             with contextlib.suppress(RuntimeFailure):
+        await self._close(uid)
+        self._cgroups.remove_pod(uid)
+
+    async def _close(self, uid: str) -> None:
                 await self._runc("delete", "--force", _holder_id(uid))
         for name in ("ipc", "uts", "pid"):
             unmount(str(directory / name))
         shutil.rmtree(directory, ignore_errors=True)
-        self._cgroups.remove_pod(uid)
 
     def sandbox_namespaces(self, uid: str) -> dict[str, str]:
         paths = {name: self._sandboxes / uid / name for name in ("ipc", "uts")}
@@ -365,8 +368,8 @@ def signal_number(name: str) -> int:
 
 
 def _pod_uid(document: dict[str, Any]) -> str:
-    """The last but one part of the cgroup path; empty without one."""
-    return Path(document["linux"].get("cgroupsPath", "")).parent.name
+    """From the last but one part of the cgroup path; empty without one."""
+    return Path(document["linux"].get("cgroupsPath", "")).parent.name.removeprefix("pod")
 
 
 def _parse_reply(line: bytes) -> tuple[int, str]:

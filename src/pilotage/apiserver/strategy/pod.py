@@ -37,9 +37,15 @@ def update(old: _Object, new: _Object) -> None:
 
 
 def quality(spec: _Object) -> str:
-    """Guaranteed when every container's limits are its requests, BestEffort when none asks for anything."""
+    """Guaranteed when every container's limits are its requests, BestEffort when none asks for anything.
+
+    What the pod asks for as a whole counts instead of what its containers do (KEP-2837).
+    """
     guaranteed, best_effort = True, True
-    for container in [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]:
+    whole = spec.get("resources") or {}
+    for_itself = any(name in (whole.get(kind) or {}) for name in _COUNTED for kind in ("requests", "limits"))
+    containers = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
+    for container in [spec] if for_itself else containers:
         resources = container.get("resources") or {}
         limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
         for name in _COUNTED:

@@ -26,7 +26,7 @@ async def serve(launch: Launch) -> None:
         images_dir=layout.images,
         # A pod on the host's file system must see neither credentials nor other clusters' data.
         hidden_paths=(layout.run_base, layout.data.parent, Path("/run")),
-        cgroup_parent=f"/{layout.cgroup}",
+        cgroup_parent=f"/{layout.cgroup}/{node.name}",
         labels={ZONE: node.config.zone, REGION: node.config.region, **node.config.labels},
         taints=tuple(Taint(key=taint.key, value=taint.value, effect=taint.effect) for taint in node.config.taints),
         serving_cert=layout.credentials / f"agent-{node.name}.crt",
