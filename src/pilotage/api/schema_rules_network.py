@@ -81,7 +81,7 @@ def service_type(service: _Object, problems: Problems) -> None:
             problems.required("spec.externalName")
         else:
             problems.check("spec.externalName", name, names.dns_subdomain(name.removesuffix(".")))
-        for field in ("clusterIP", "clusterIPs"):
+        for field in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
             if spec.get(field) not in (None, "", []):
                 problems.forbidden(f"spec.{field}", "may not be set when `type` is 'ExternalName'")
     elif kind == "LoadBalancer" and spec.get("clusterIP") == "None":
@@ -168,6 +168,26 @@ def service_policies(service: _Object, problems: Problems) -> None:
         )
     if spec.get("sessionAffinity") == "ClientIP" and "sessionAffinityConfig" not in spec:
         problems.required("spec.sessionAffinityConfig", "must be set when session affinity is ClientIP")
+
+
+def service_status(service: _Object, problems: Problems) -> None:
+    """What a balancer answered: addresses or names, and for addresses who turns them into endpoints (KEP-1860)."""
+    listed = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    path = "status.loadBalancer.ingress"
+    if listed and service.get("spec", {}).get("type") != "LoadBalancer":
+        problems.forbidden(path, 'may only be used when `spec.type` is "LoadBalancer"')
+    for index, ingress in enumerate(listed):
+        where, address, mode = f"{path}[{index}]", ingress.get("ip", ""), ingress.get("ipMode")
+        if address:
+            problems.check(f"{where}.ip", address, names.ip_address(address))
+            if mode not in ("VIP", "Proxy"):
+                problems.unsupported(f"{where}.ipMode", mode, ("Proxy", "VIP"))
+        elif mode is not None:
+            problems.forbidden(f"{where}.ipMode", "may not be specified when `ip` is not set")
+        if name := ingress.get("hostname"):
+            problems.check(f"{where}.hostname", name, names.dns_subdomain(name))
+            if names.ip_address(name) is None:
+                problems.invalid(f"{where}.hostname", name, "must be a DNS name, not an IP address")
 
 
 # Endpoints

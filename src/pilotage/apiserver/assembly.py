@@ -74,7 +74,7 @@ def assemble(
     authority: Authority,
     signing_key: ec.EllipticCurvePrivateKey,
     agent_tls: Callable[[], ssl.SSLContext],
-    service_cidr: str,
+    service_cidrs: tuple[str, ...],
     node_ports: tuple[int, int],
     address: str,
     clock: Clock,
@@ -84,7 +84,7 @@ def assemble(
     tokens = ServiceAccountTokens(signing_key, documents)
     authenticator, authorizer = Authenticator(tokens), Authorizer(documents)
     quotas = QuotaLedger(documents, cache.observe)
-    addresses = ServiceAddresses((service_cidr,), node_ports, documents)
+    addresses = ServiceAddresses(service_cidrs, node_ports, documents)
     secrets = AccountSecrets(tokens=tokens, root_ca=authority.certificate_pem)
     admission = Admission(documents, authorizer, addresses, quotas, secrets)
     cache.observe("rbac.authorization.k8s.io", None, authorizer.observe)
@@ -128,7 +128,7 @@ def assemble(
         api_services=api_services,
         dynamic=dynamic,
         signer=CertificateSigner(registry, authorizer, authority, clock),
-        ranges=ServiceRanges(registry, (service_cidr,), clock),
+        ranges=ServiceRanges(registry, service_cidrs, clock),
     )
 
 

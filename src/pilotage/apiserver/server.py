@@ -47,11 +47,16 @@ class Config:
     storage: str = "memory:"  # or sqlite:PATH, or etcd:URL
     listen: tuple[str, int] | None = None  # None: only the sockets handed to `run`
     advertise: tuple[str, int] | None = None  # where nodes and pods reach the server; None: the first socket
-    service_cidr: str = "10.96.0.0/16"  # the first address belongs to the `kubernetes` Service
+    service_cidr: str = "10.96.0.0/16"  # or IPV4,IPV6 or IPV6,IPV4; the very first address is that of `kubernetes`
     node_ports: tuple[int, int] = NODE_PORTS  # first and last
     cluster_domain: str = "cluster.local"
     names: tuple[str, ...] = ()  # further DNS names of the serving certificate
     clock: Clock = SYSTEM_CLOCK
+
+    @property
+    def service_cidrs(self) -> tuple[str, ...]:
+        """The ranges of Services, the primary family's first."""
+        return tuple(part.strip() for part in self.service_cidr.split(","))
 
 
 async def run(
@@ -90,7 +95,7 @@ async def _serve(
         authority=authority,
         signing_key=load_or_create_signing_key(pki / "sa.key"),
         agent_tls=lambda: agent_context(authority, pki),
-        service_cidr=config.service_cidr,
+        service_cidrs=config.service_cidrs,
         node_ports=config.node_ports,
         address=_url(sockets[0]).removeprefix("https://"),
         clock=config.clock,
@@ -148,12 +153,12 @@ def _place(config: Config, first: socket.socket) -> Place:
     host, port = config.advertise or first.getsockname()[:2]
     if ipaddress.ip_address(host).is_unspecified:
         host = "::1" if ":" in host else "127.0.0.1"
-    return Place(service_cidr=config.service_cidr, host=host, port=port)
+    return Place(service_cidr=config.service_cidrs[0], host=host, port=port)
 
 
 def _addresses(config: Config, sockets: Sequence[socket.socket]) -> list[str]:
     """Every address the serving certificate must name."""
-    service = ipaddress.ip_network(config.service_cidr)[1]
+    service = ipaddress.ip_network(config.service_cidrs[0])[1]
     hosts = [str(service), *(each.getsockname()[0] for each in sockets)]
     if config.advertise is not None:
         hosts.append(config.advertise[0])

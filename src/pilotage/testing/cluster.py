@@ -35,7 +35,11 @@ class ApiServer:
 
 @asynccontextmanager
 async def api_server(
-    *, storage: str = "memory:", data_dir: Path | None = None, clock: Clock = SYSTEM_CLOCK
+    *,
+    storage: str = "memory:",
+    data_dir: Path | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+    service_cidr: str = "10.96.0.0/16",
 ) -> AsyncIterator[ApiServer]:
     """Start the server and an administrator's client; stop both at the end.
 
@@ -43,7 +47,9 @@ async def api_server(
     """
     with tempfile.TemporaryDirectory(prefix="pilotage-api-") as scratch:
         directory = data_dir or Path(scratch)
-        config = Config(data_dir=directory, storage=storage, listen=("127.0.0.1", 0), clock=clock)
+        config = Config(
+            data_dir=directory, storage=storage, listen=("127.0.0.1", 0), clock=clock, service_cidr=service_cidr
+        )
         async with task_set() as tasks:
             ready = asyncio.Event()
             tasks.start(run(config, on_ready=ready.set), name="apiserver")

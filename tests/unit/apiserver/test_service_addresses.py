@@ -60,7 +60,7 @@ def test_an_address_chosen_by_hand() -> None:
 def test_headless_and_external_names_take_nothing() -> None:
     addresses = allocator("10.96.0.0/30")
     for index in range(5):
-        spec = allocated(addresses, service(f"h{index}", clusterIP="None"))
+        spec = allocated(addresses, service(f"h{index}", clusterIP="None", selector={"app": "web"}))
         assert spec["clusterIPs"] == ["None"] and spec["ipFamilies"] == ["IPv4"]
     external = allocated(addresses, service("x", type="ExternalName", externalName="a.b", ports=[]))
     assert "clusterIP" not in external and "ipFamilies" not in external

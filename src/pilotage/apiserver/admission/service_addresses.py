@@ -215,8 +215,10 @@ class ServiceAddresses:
         """Fills in ipFamilyPolicy; returns the families, the first of them the Service's primary."""
         available = list(self._families)
         wanted = list(spec.get("ipFamilies") or ())
+        # Whoever writes the endpoints decides of which families they are, whatever the cluster's addresses are.
+        by_hand = _HEADLESS in (spec.get("clusterIP"), *(spec.get("clusterIPs") or ())) and not spec.get("selector")
         for index, family in enumerate(wanted):
-            if family not in available:
+            if family not in available and not by_hand:
                 problems.invalid(f"spec.ipFamilies[{index}]", family, "not configured on this cluster")
         given = [ip for ip in spec.get("clusterIPs") or [spec.get("clusterIP", "")] if ip not in ("", _HEADLESS)]
         for index, address in enumerate(given):
@@ -235,8 +237,9 @@ class ServiceAddresses:
                         given,
                         f"failed to allocate IP {address}: {family} is not configured on this cluster",
                     )
-        policy = spec.get("ipFamilyPolicy") or ("RequireDualStack" if len(wanted) == 2 else "SingleStack")
-        if policy == "RequireDualStack" and len(available) < 2:
+        unstated = "RequireDualStack" if len(wanted) == 2 or by_hand else "SingleStack"
+        policy = spec.get("ipFamilyPolicy") or unstated
+        if policy == "RequireDualStack" and len(available) < 2 and not by_hand:
             detail = "this cluster is not configured for dual-stack services"
             problems.invalid("spec.ipFamilyPolicy", policy, detail)
         if policy == "SingleStack" and len(wanted) == 2:
@@ -246,7 +249,8 @@ class ServiceAddresses:
         if not wanted:
             wanted = available[:1]
         if policy != "SingleStack" and len(wanted) == 1:
-            wanted += [family for family in available if family not in wanted]
+            others = ("IPv4", "IPv6") if by_hand else available
+            wanted += [family for family in others if family not in wanted]
         return wanted
 
     # Node ports

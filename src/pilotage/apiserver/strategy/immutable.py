@@ -13,6 +13,7 @@ from typing import Any
 
 from pilotage.api.catalogue import Resource
 from pilotage.api.schema_problems import Problems
+from pilotage.api.schema_rules_network import service_status
 from pilotage.api.status import FieldError
 from pilotage.apiserver.strategy.pod import quality
 
@@ -39,6 +40,8 @@ def check_update(resource: Resource, old: _Object, new: _Object, subresource: st
     if not subresource:
         for check in _CHECKS.get((resource.group, resource.kind), ()):
             check(old, new, problems)
+    elif subresource == "status" and (resource.group, resource.kind) == ("", "Service"):
+        service_status(new, problems)  # what others report is taken as it is; this one steers packets
     elif subresource == "ephemeralcontainers":
         _ephemeral_containers(old, new, problems)
     elif subresource == "resize":

@@ -29,6 +29,7 @@ def update(old: _Object, new: _Object) -> None:
     was, now = before.get("type", "ClusterIP"), after.get("type") or "ClusterIP"
     if now != "ExternalName" and was != "ExternalName":
         _carry_over_addresses(before, after)
+    _trim_second_family(before, after)
     _carry_over_ports(before, after, now)
     _drop_for_type(before, after, was, now)
     if was == "LoadBalancer" and now != "LoadBalancer":
@@ -47,6 +48,15 @@ def _carry_over_addresses(before: _Object, after: _Object) -> None:
     for field in ("ipFamilies", "ipFamilyPolicy"):
         if not after.get(field) and before.get(field):
             after[field] = before[field]
+
+
+def _trim_second_family(before: _Object, after: _Object) -> None:
+    """Asking for one family is enough to give the second up, unless the client wrote other addresses or families."""
+    if after.get("ipFamilyPolicy") != "SingleStack":
+        return
+    for field in ("clusterIPs", "ipFamilies"):
+        if len(after.get(field) or ()) > 1 and after[field] == before.get(field):
+            after[field] = after[field][:1]
 
 
 def _uses_node_ports(spec: _Object, kind: str) -> bool:

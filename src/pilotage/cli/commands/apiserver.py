@@ -40,7 +40,10 @@ def apiserver(
     ] = "",
     data_dir: DataDir = DATA_DIR,
     advertise: Annotated[str, typer.Option(help="ADDRESS:PORT by which pods reach it. [default: listen]")] = "",
-    service_cidr: Annotated[str, typer.Option(help="Addresses of Services.")] = "10.96.0.0/16",
+    service_cidr: Annotated[
+        str, typer.Option(help="Addresses of Services; two with a comma for both families, the primary first.")
+    ] = "10.96.0.0/16",
+    node_ports: Annotated[str, typer.Option(help="Ports of Services on every node, FIRST-LAST.")] = "30000-32767",
     log_level: LogLevel = "info",
 ) -> int:
     """Run the API server alone; writes DATA_DIR/admin.kubeconfig when it is ready."""
@@ -48,15 +51,37 @@ def apiserver(
         return 0
     from pilotage.apiserver import Config, run
 
+    _check_ranges(service_cidr)
     config = Config(
         data_dir=data_dir,
         storage=storage or f"sqlite:{data_dir / 'state.db'}",
         listen=parse_listen(listen),
         advertise=parse_listen(advertise) if advertise else None,
         service_cidr=service_cidr,
+        node_ports=_parse_ports(node_ports),
     )
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     return run_component("apiserver", log_level, lambda ready: run(config, on_ready=ready))
+
+
+def _check_ranges(text: str) -> None:
+    """A usage error unless it is a range of addresses, or one of each family."""
+    import ipaddress
+
+    try:
+        versions = [ipaddress.ip_network(part.strip()).version for part in text.split(",")]
+    except ValueError:
+        versions = []
+    if not versions or len(set(versions)) != len(versions):
+        raise typer.BadParameter(f"{text!r} is not a range such as 10.96.0.0/16, or one of each family with a comma")
+
+
+def _parse_ports(text: str) -> tuple[int, int]:
+    """FIRST-LAST; a usage error else."""
+    first, _, last = text.partition("-")
+    if first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last) <= 65535:
+        return int(first), int(last)
+    raise typer.BadParameter(f"{text!r} is not FIRST-LAST, such as 30000-32767")
 
 
 def backup(
