@@ -6,6 +6,7 @@ It ships with the package so that whoever drives `Nft` can be tested anywhere. T
 
 from collections.abc import Mapping
 
+from pilotage.nft.core.generations import Foreign
 from pilotage.nft.core.objects import ElementValue, Set, Table, Transaction, chain_declaration
 from pilotage.nft.core.ruleset import RefusedError, Ruleset
 from pilotage.nft.errors import NftError
@@ -19,9 +20,9 @@ class FakeNft:
         self.refuse_next: NftError | None = None
         self._generation = 1
 
-    def apply(self, transaction: Transaction) -> None:
+    def apply(self, transaction: Transaction) -> int:
         if not transaction:
-            return
+            return 0
         if self.refuse_next is not None:
             refusal, self.refuse_next = self.refuse_next, None
             raise refusal
@@ -30,6 +31,7 @@ class FakeNft:
         except RefusedError as refusal:
             raise NftError(str(refusal), refusal.errno) from refusal
         self._generation += 1
+        return 1
 
     def elements(self, table: Table, target: Set) -> dict[bytes, ElementValue]:
         content = self.ruleset.tables.get(table)
@@ -48,7 +50,8 @@ class FakeNft:
         content = self.ruleset.tables.get(table)
         if content is None:
             return {}
-        found = {f"set {name}": declared.declaration().encode() for name, declared in content.sets.items()}
+        found = {"table": b""}
+        found |= {f"set {name}": declared.declaration().encode() for name, declared in content.sets.items()}
         for name, chain in content.chains.items():
             lines = [chain_declaration(table, chain), *(one.text() for one in chain.rules)]
             found[f"chain {name}"] = "\n".join(lines).encode()
@@ -56,6 +59,14 @@ class FakeNft:
 
     def generation(self) -> int:
         return self._generation
+
+    def foreign(self) -> Foreign:
+        return Foreign()  # nobody says who it was: whoever counts its own commits notices the others
+
+    def rehearse(self, transaction: Transaction, table: Table) -> Mapping[str, bytes]:
+        empty = FakeNft()
+        empty.apply(transaction)
+        return empty.structure(table)
 
     def close(self) -> None:
         """Nothing is held."""

@@ -10,18 +10,33 @@ import errno
 from collections.abc import Mapping
 from typing import Protocol
 
-from pilotage.nft.core import wire
-from pilotage.nft.core.objects import ElementValue, Set, Table, Transaction, render
+from pilotage.nft.core import rulewire, wire
+from pilotage.nft.core.generations import Foreign
+from pilotage.nft.core.objects import (
+    Chain,
+    Command,
+    ElementValue,
+    PutChain,
+    Set,
+    Table,
+    Transaction,
+    render,
+)
 from pilotage.nft.errors import NftError
 from pilotage.nft.libnftables import Libnftables
+from pilotage.nft.monitor import Monitor
 from pilotage.nft.netlink import ElementSocket
+from pilotage.nft.scratch import in_scratch_network
 
 
 class Nft(Protocol):
     """What a component may ask of nf_tables. Every call raises `NftError` and may block for its duration."""
 
-    def apply(self, transaction: Transaction) -> None:
-        """Carry out all commands or none. Cost: about 2.5 µs an added element; text only for structure."""
+    def apply(self, transaction: Transaction) -> int:
+        """Carry out all commands or none; returns by how much that raised the generation.
+
+        Cost: about 2.5 µs an added element; text only for structure.
+        """
         ...
 
     def elements(self, table: Table, target: Set) -> dict[bytes, ElementValue]:
@@ -41,11 +56,19 @@ class Nft(Protocol):
         ...
 
     def structure(self, table: Table) -> Mapping[str, bytes]:
-        """`chain NAME` and `set NAME` → what it means, comparable; without elements. Empty if there is no table."""
+        """`table`, `chain NAME`, `set NAME` → what it means, comparable; no elements. Empty if there is no table."""
         ...
 
     def generation(self) -> int:
         """A number that changes with every transaction anybody commits."""
+        ...
+
+    def foreign(self) -> Foreign:
+        """What others committed since the last call. Costs microseconds; the first call only begins to listen."""
+        ...
+
+    def rehearse(self, transaction: Transaction, table: Table) -> Mapping[str, bytes]:
+        """What `structure(table)` would say after `transaction` in an empty kernel; changes nothing."""
         ...
 
     def close(self) -> None:
@@ -59,14 +82,31 @@ class KernelNft:
     def __init__(self) -> None:
         self._library = Libnftables()
         self._socket = ElementSocket()
+        self._monitor = Monitor()
 
-    def apply(self, transaction: Transaction) -> None:
+    def apply(self, transaction: Transaction) -> int:
         if not transaction:
-            return
-        if transaction.only_elements:
+            return 0
+        with self._monitor.deaf():
+            if not transaction.only_elements:
+                return self._apply_text(transaction)
             self._socket.apply(transaction)
-        else:
-            self._library.run(render(transaction))
+            return 1
+
+    def _apply_text(self, transaction: Transaction) -> int:
+        """Chains that text cannot say are made empty with the rest and filled in a transaction of their own each."""
+        commands: list[Command] = []
+        later: list[PutChain] = []
+        for command in transaction.commands:
+            if isinstance(command, PutChain) and rulewire.needs_wire(command.chain):
+                later.append(command)
+                commands.append(PutChain(command.table, Chain(name=command.chain.name, hook=command.chain.hook)))
+            else:
+                commands.append(command)
+        self._library.run(render(Transaction(tuple(commands))))
+        for command in later:
+            self._socket.put_rules(command.table, command.chain)
+        return 1 + len(later)
 
     def elements(self, table: Table, target: Set) -> dict[bytes, ElementValue]:
         return self._socket.elements(table, target)
@@ -80,7 +120,9 @@ class KernelNft:
     def structure(self, table: Table) -> Mapping[str, bytes]:
         # Not by libnftables: its listing of a table reads every element first, even when told to leave them out
         # (nft 1.0.6: 4 s and 230 MB with 10,000 Services).
-        found = {f"set {name}": meaning for name, meaning in self._objects(wire.GETSET, table)}
+        tables = dict(self._objects(wire.GETTABLE, table))
+        found = {"table": tables[table.name]} if table.name in tables else {}
+        found |= {f"set {name}": meaning for name, meaning in self._objects(wire.GETSET, table)}
         found |= {f"chain {name}": meaning for name, meaning in self._objects(wire.GETCHAIN, table)}
         for chain, meaning in self._objects(wire.GETRULE, table):
             found[f"chain {chain}"] = found.get(f"chain {chain}", b"") + meaning
@@ -97,6 +139,21 @@ class KernelNft:
     def generation(self) -> int:
         return self._socket.generation()
 
+    def foreign(self) -> Foreign:
+        return self._monitor.heard()
+
+    def rehearse(self, transaction: Transaction, table: Table) -> Mapping[str, bytes]:
+        def tried() -> Mapping[str, bytes]:
+            kernel = KernelNft()
+            try:
+                kernel.apply(transaction)
+                return kernel.structure(table)
+            finally:
+                kernel.close()
+
+        return in_scratch_network(tried)
+
     def close(self) -> None:
         self._library.close()
         self._socket.close()
+        self._monitor.close()

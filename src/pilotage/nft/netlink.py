@@ -13,8 +13,8 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 
-from pilotage.nft.core import wire
-from pilotage.nft.core.objects import AddElements, DeleteElements, ElementValue, Set, Table, Transaction
+from pilotage.nft.core import rulewire, wire
+from pilotage.nft.core.objects import AddElements, Chain, DeleteElements, ElementValue, Set, Table, Transaction
 from pilotage.nft.errors import NftError
 
 _NETLINK_NETFILTER = 12
@@ -54,11 +54,18 @@ class ElementSocket:
     def apply(self, transaction: Transaction) -> None:
         """Raises `NftError` with the first refusal; EMSGSIZE when the batch exceeds the send buffer."""
         commands = [c for c in transaction.commands if isinstance(c, AddElements | DeleteElements)]
+        self._commit(wire.batch(commands, self._next()), "elements")
+
+    def put_rules(self, table: Table, chain: Chain) -> None:
+        """Append the chain's rules to it, as one transaction."""
+        self._commit(rulewire.rule_batch(table, chain, self._next()), "rules")
+
+    def _commit(self, batch: bytes, what: str) -> None:
         self._drain()
-        self._send(wire.batch(commands, self._next()))
+        self._send(batch)
         # The kernel carries a batch out before sendmsg returns, so its refusals, if any, are queued by now.
         if refusal := self._drain():
-            raise NftError(f"nf_tables refused elements: {os.strerror(refusal)}", refusal)
+            raise NftError(f"nf_tables refused {what}: {os.strerror(refusal)}", refusal)
 
     def elements(self, table: Table, target: Set) -> dict[bytes, ElementValue]:
         """Every element of a set now in the kernel. Raises `NftError` (ENOENT) if there is no such set."""

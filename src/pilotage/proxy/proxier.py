@@ -11,6 +11,7 @@ import functools
 import gc
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from pilotage.api.core_v1 import Node, ObjectReference, Service
@@ -21,16 +22,16 @@ from pilotage.kit.backoff import Backoff
 from pilotage.kit.clock import SYSTEM_CLOCK, Clock
 from pilotage.kit.tasks import task_set
 from pilotage.network import Flow, NetworkError, forget_flows
-from pilotage.nft import KernelNft, NftError
 from pilotage.proxy import metrics
 from pilotage.proxy.backends import Backend
-from pilotage.proxy.backends.nftables import NftablesBackend
+from pilotage.proxy.backends.registry import BACKENDS
 from pilotage.proxy.core.drift import Drift
 from pilotage.proxy.core.flows import is_stale_flow
 from pilotage.proxy.core.layout import Surroundings
 from pilotage.proxy.core.model import Problem, service_ports
 from pilotage.proxy.core.plan import Delta, Planner
 from pilotage.proxy.core.topology import NodeView
+from pilotage.proxy.errors import BackendError
 from pilotage.proxy.health import HealthChecks
 from pilotage.telemetry import get_logger
 
@@ -55,8 +56,10 @@ class Config:
 
     node: str
     cluster_cidr: str = ""  # where pods live, comma-separated for two families; empty: unknown
-    ip_families: tuple[str, ...] = ("ip",)  # tables to keep: ip, ip6
-    audit_interval_s: float = 1.0  # between looks at whether somebody else changed the kernel's rules
+    ip_families: tuple[str, ...] = ("ip", "ip6")  # those the kernel lacks are left out
+    backend: str = "nftables"  # a name in `backends.registry`
+    node_port_addresses: tuple[str, ...] = ()  # CIDRs of own addresses that answer on node ports; empty: all
+    audit_interval_s: float = 0.2  # between looks at whether somebody else changed the kernel's rules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,7 +233,7 @@ class Proxier:
                         self._backend.apply(delta)
                     else:
                         await _in_thread(self._backend.apply, delta)
-                except NftError as error:
+                except BackendError as error:
                     metrics.FAILURES.labels(kind="change").inc()
                     _log.error("change refused, comparing everything", error=str(error), elements=delta.size)
                     return False
@@ -253,7 +256,7 @@ class Proxier:
             started = self._clock.monotonic()
             try:
                 changes = await _in_thread(self._backend.sync, self._planner.plan())
-            except NftError as error:
+            except BackendError as error:
                 self._failures += 1
                 metrics.FAILURES.labels(kind="sync").inc()
                 _log.error("synchronisation refused", error=str(error), failures=self._failures)
@@ -270,7 +273,7 @@ class Proxier:
         metrics.SERVICES.set(len(self._planner))
         try:
             await self._forget(delta)
-        except (NftError, NetworkError) as error:
+        except (BackendError, NetworkError) as error:
             metrics.FAILURES.labels(kind="forget").inc()
             _log.warning("old flows may remain", error=str(error))
         await self._health.apply(self._planner.health)
@@ -307,7 +310,7 @@ class Proxier:
                     if not self._backend.disturbed():
                         continue
                     drift = await _in_thread(self._backend.audit, self._planner.plan())
-            except NftError as error:
+            except BackendError as error:
                 metrics.FAILURES.labels(kind="audit").inc()
                 _log.error("audit failed", error=str(error))
                 continue
@@ -343,22 +346,34 @@ def _service_keys(one: EndpointSlice) -> Iterable[str]:
 
 async def run(config: Config, client: Client, *, on_ready: Callable[[], None] = lambda: None) -> None:
     """Proxy for `config.node` in the calling process's network namespace until cancelled; the rules stay."""
-    backend = NftablesBackend(
-        KernelNft(), families=config.ip_families, surroundings=Surroundings(cluster_cidrs=_cidrs(config.cluster_cidr))
-    )
+    backend = make_backend(config)
     try:
         await Proxier(config, client, backend).run(on_ready)
     finally:
         backend.close()
 
 
+def make_backend(config: Config) -> Backend:
+    """The backend that `config` names, in the calling thread's network namespace."""
+    surroundings = Surroundings(
+        cluster_cidrs=_cidrs(config.cluster_cidr), node_port_addresses=config.node_port_addresses
+    )
+    return BACKENDS[config.backend](available_families(config.ip_families), surroundings)
+
+
+def available_families(wanted: Iterable[str]) -> tuple[str, ...]:
+    """Those of `wanted` that this kernel speaks."""
+    return tuple(family for family in wanted if family != "ip6" or Path("/proc/net/if_inet6").exists())
+
+
 def cleanup() -> None:
-    """Remove every rule the proxy ever made in the calling process's network namespace."""
-    backend = NftablesBackend(KernelNft(), surroundings=Surroundings())
-    try:
-        backend.cleanup()
-    finally:
-        backend.close()
+    """Remove every rule that any backend ever made in the calling process's network namespace."""
+    for make in BACKENDS.values():
+        backend = make(("ip", "ip6"), Surroundings())
+        try:
+            backend.cleanup()
+        finally:
+            backend.close()
 
 
 def _cidrs(text: str) -> tuple[str, ...]:

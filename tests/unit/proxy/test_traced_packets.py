@@ -302,14 +302,15 @@ class TestSessionAffinity:
             "10.244.2.2:8080",
         }
 
-    def test_ipv6_clients_stay_by_their_address(self) -> None:
+    def test_ipv6_clients_stay_alike(self) -> None:
         service = make_service(cluster_ip="fd00:96::1", session_affinity="ClientIP")
         endpoints = [f"fd00:244::{i}" for i in range(1, 9)]
         rules = ruleset([service], [make_slice(endpoints=endpoints, address_type="IPv6")])
 
         def reached(client: int) -> set[str]:
             source = f"fd00:244::9:{client}"
-            return {send(rules, "[fd00:96::1]:80", source=source, roll=roll).destination for roll in range(3)}
+            rolls = range(client, client + 3)
+            return {send(rules, "[fd00:96::1]:80", source=source, roll=roll).destination for roll in rolls}
 
         seen = [reached(client) for client in range(20)]
         assert all(len(one) == 1 for one in seen)

@@ -46,18 +46,6 @@ class Numgen:
 
 
 @dataclass(frozen=True, slots=True)
-class Jhash:
-    """A number in [offset, offset + mod) that depends on a field alone."""
-
-    of: Field
-    mod: int
-    offset: int = 0
-
-    def text(self) -> str:
-        return f"jhash {self.of.text()} mod {self.mod}" + (f" offset {self.offset}" if self.offset else "")
-
-
-@dataclass(frozen=True, slots=True)
 class Concat:
     """Several expressions side by side: the key of a map."""
 
@@ -213,7 +201,7 @@ class VerdictMap:
 class SetPriority:
     """Write the packet's priority: the one field a rule may use to hand a number to the next."""
 
-    value: Lookup | Numgen | Jhash | int
+    value: Lookup | Numgen | int
 
     def text(self) -> str:
         return f"meta priority set {self.value if isinstance(self.value, int) else self.value.text()}"

@@ -24,7 +24,6 @@ from pilotage.nft.core.expressions import (
     IsDnatted,
     IsLocal,
     IsProtocol,
-    Jhash,
     Lookup,
     Masquerade,
     Numgen,
@@ -207,15 +206,12 @@ class _Walk:
                 assert_never(statement)
         return None
 
-    def number(self, content: TableContent, value: Lookup | Numgen | Jhash | int) -> int:
+    def number(self, content: TableContent, value: Lookup | Numgen | int) -> int:
         match value:
             case Lookup():
                 return int.from_bytes(self.data(content, value), "little")
             case Numgen(mod, offset):
                 return offset + self.roll(mod)
-            case Jhash(of, mod, offset):
-                # Any hash will do: what matters is that equal fields give equal numbers.
-                return offset + int.from_bytes(of.type.encode(self.field(of)), "big") % 2147483647 % mod
             case int():
                 return value
             case _:

@@ -29,8 +29,9 @@ GETTABLE, GETCHAIN, GETRULE, GETSET = (_SUBSYSTEM | number for number in (1, 4, 
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _REQUEST, _DUMP_INTERRUPTED, _DUMP, _CREATE = 0x1, 0x10, 0x300, 0x400
 NLMSG_ERROR, NLMSG_DONE = 2, 3
-_NESTED = 0x8000
+NESTED = 0x8000
 _FAMILIES = {"inet": 1, "ip": 2, "ip6": 10}
+_FAMILY_NAMES = {number: name for name, number in _FAMILIES.items()}
 
 _VERDICT_CODES = {"drop": 0, "accept": 1, "jump": -3, "goto": -4, "return": -5}
 _VERDICT_KINDS = {code: kind for kind, code in _VERDICT_CODES.items()}
@@ -41,8 +42,25 @@ _HEADER = struct.Struct("=IHHIIBBH")  # nlmsghdr, nfgenmsg
 _ATTRIBUTE = struct.Struct("=HH")
 
 
-def _attribute(kind: int, payload: bytes) -> bytes:
+def attribute(kind: int, payload: bytes) -> bytes:
+    """One netlink attribute, padded."""
     return _ATTRIBUTE.pack(4 + len(payload), kind) + payload + b"\0" * (-len(payload) % 4)
+
+
+def text_attribute(kind: int, text: str) -> bytes:
+    """An attribute that holds a name."""
+    return attribute(kind, text.encode() + b"\0")
+
+
+def message(kind: int, flags: int, family: str, payload: bytes, sequence: int) -> bytes:
+    """One message to nf_tables about an object of a family."""
+    return _message(kind, flags, _FAMILIES[family], 0, payload, sequence)
+
+
+def framed(parts: Iterable[bytes], sequence: int) -> bytes:
+    """Messages as one atomic batch."""
+    begin, end = (_message(kind, 0, 0, 10, b"", sequence) for kind in (_BATCH_BEGIN, _BATCH_END))
+    return b"".join((begin, *parts, end))
 
 
 def _message(kind: int, flags: int, family: int, resource: int, payload: bytes, sequence: int) -> bytes:
@@ -55,7 +73,7 @@ def batch(commands: Iterable[ElementCommand], sequence: int) -> bytes:
 
     Acknowledging the end of a batch would need Linux 6.10, and asking it of every message would flood the socket.
     """
-    parts = [_message(_BATCH_BEGIN, 0, 0, 10, b"", sequence)]
+    parts: list[bytes] = []
     for command in commands:
         match command:
             case AddElements(table, target, elements):
@@ -64,32 +82,31 @@ def batch(commands: Iterable[ElementCommand], sequence: int) -> bytes:
             case DeleteElements(table, target, keys):
                 encoded = _encode_elements(target, dict.fromkeys(keys))
                 parts += _element_messages(DELSETELEM, 0, table, target, encoded, sequence)
-    parts.append(_message(_BATCH_END, 0, 0, 10, b"", sequence))
-    return b"".join(parts)
+    return framed(parts, sequence)
 
 
 def _element_messages(
     kind: int, flags: int, table: Table, target: Set, encoded: Iterable[bytes], sequence: int
 ) -> Iterator[bytes]:
-    head = _attribute(1, table.name.encode() + b"\0") + _attribute(2, target.name.encode() + b"\0")
+    head = text_attribute(1, table.name) + text_attribute(2, target.name)
     family = _FAMILIES[table.family]
     chunk: list[bytes] = []
     size = 0
     for element in encoded:
         if size + len(element) > _LIST_BYTES_MAX:
-            yield _message(kind, flags, family, 0, head + _attribute(3 | _NESTED, b"".join(chunk)), sequence)
+            yield _message(kind, flags, family, 0, head + attribute(3 | NESTED, b"".join(chunk)), sequence)
             chunk, size = [], 0
         chunk.append(element)
         size += len(element)
     if chunk:
-        yield _message(kind, flags, family, 0, head + _attribute(3 | _NESTED, b"".join(chunk)), sequence)
+        yield _message(kind, flags, family, 0, head + attribute(3 | NESTED, b"".join(chunk)), sequence)
 
 
 def _encode_elements(target: Set, elements: Elements) -> Iterator[bytes]:
     """NFTA_LIST_ELEM attributes; the frame around a key is the same for all elements of a set, so it is built once."""
     key_size = target.key.size
-    inner = _ATTRIBUTE.pack(8 + key_size, 1 | _NESTED) + _ATTRIBUTE.pack(4 + key_size, 1)
-    end = _ATTRIBUTE.pack(8 + key_size, 10 | _NESTED) + _ATTRIBUTE.pack(4 + key_size, 1)
+    inner = _ATTRIBUTE.pack(8 + key_size, 1 | NESTED) + _ATTRIBUTE.pack(4 + key_size, 1)
+    end = _ATTRIBUTE.pack(8 + key_size, 10 | NESTED) + _ATTRIBUTE.pack(4 + key_size, 1)
     verdicts: dict[Verdict, bytes] = {}
     frames: dict[int, bytes] = {}
     for key, value in elements.items():
@@ -98,31 +115,31 @@ def _encode_elements(target: Set, elements: Elements) -> Iterator[bytes]:
         body = inner + key if not target.interval else inner + key[:key_size] + end + key[key_size:]
         if isinstance(value, Verdict):
             if value not in verdicts:
-                verdicts[value] = _attribute(2 | _NESTED, _attribute(2 | _NESTED, _verdict(value)))
+                verdicts[value] = attribute(2 | NESTED, attribute(2 | NESTED, _verdict(value)))
             body += verdicts[value]
         elif value is not None:
             size = len(value)
-            body += _ATTRIBUTE.pack(8 + size, 2 | _NESTED) + _ATTRIBUTE.pack(4 + size, 1) + value
+            body += _ATTRIBUTE.pack(8 + size, 2 | NESTED) + _ATTRIBUTE.pack(4 + size, 1) + value
         frame = frames.get(len(body))
         if frame is None:
-            frame = frames[len(body)] = _ATTRIBUTE.pack(4 + len(body), 1 | _NESTED)
+            frame = frames[len(body)] = _ATTRIBUTE.pack(4 + len(body), 1 | NESTED)
         yield frame + body
 
 
 def _verdict(verdict: Verdict) -> bytes:
-    code = _attribute(1, struct.pack(">i", _VERDICT_CODES[verdict.kind]))
-    return code + (_attribute(2, verdict.chain.encode() + b"\0") if verdict.chain else b"")
+    code = attribute(1, struct.pack(">i", _VERDICT_CODES[verdict.kind]))
+    return code + (text_attribute(2, verdict.chain) if verdict.chain else b"")
 
 
 def list_elements(table: Table, target: Set, sequence: int) -> bytes:
     """A request to dump every element of a set."""
-    names = _attribute(1, table.name.encode() + b"\0") + _attribute(2, target.name.encode() + b"\0")
+    names = text_attribute(1, table.name) + text_attribute(2, target.name)
     return _message(GETSETELEM, _DUMP, _FAMILIES[table.family], 0, names, sequence)
 
 
 def list_objects(kind: int, table: Table, sequence: int) -> bytes:
     """A request to dump the tables of a family, or the chains, rules or sets of a table (by `GETTABLE` …)."""
-    names = b"" if kind == GETTABLE else _attribute(1, table.name.encode() + b"\0")
+    names = b"" if kind == GETTABLE else text_attribute(1, table.name)
     return _message(kind, _DUMP, _FAMILIES[table.family], 0, names, sequence)
 
 
@@ -161,13 +178,34 @@ def read_generation(payload: bytes) -> int:
     return int.from_bytes(_attributes(payload[4:])[1], "big")
 
 
+class Commit(NamedTuple):
+    """What the kernel tells everybody after a transaction."""
+
+    generation: int
+    by: str  # the process's name and number, as the host counts
+
+
+def read_change(payload: bytes) -> Table | None:
+    """The table that a notification about a table, chain, rule, set or element concerns; None: of another family."""
+    name = _attributes(payload[4:]).get(1)
+    family = _FAMILY_NAMES.get(payload[0])
+    return Table(family=family, name=_text(name)) if family and name else None
+
+
+def read_commit(payload: bytes) -> Commit:
+    """A NEWGEN notification."""
+    fields = _attributes(payload[4:])
+    process = int.from_bytes(fields.get(2, b""), "big")
+    return Commit(int.from_bytes(fields[1], "big"), f"{_text(fields.get(3, b'?'))}[{process}]")
+
+
 # What identifies an object, by attribute number (nf_tables.h): not its handle, position or counters, which change
 # without anybody changing the object.
 _TABLE_OF, _NAME_OF = (
     {GETTABLE: 1, GETCHAIN: 1, GETRULE: 1, GETSET: 1},
     {GETTABLE: 1, GETCHAIN: 3, GETRULE: 2, GETSET: 2},
 )
-_MEANING = {GETTABLE: (), GETCHAIN: (4, 5, 7), GETRULE: (4,), GETSET: (3, 4, 5, 6, 7, 9, 11)}
+_MEANING = {GETTABLE: (2,), GETCHAIN: (4, 5, 7), GETRULE: (4,), GETSET: (3, 4, 5, 6, 7, 9, 11)}
 
 
 def read_object(payload: bytes, kind: int, table: Table) -> tuple[str, bytes] | None:
@@ -181,7 +219,7 @@ def read_object(payload: bytes, kind: int, table: Table) -> tuple[str, bytes] | 
     name = _text(fields.get(_NAME_OF[kind], b""))
     if name.startswith("__"):
         return None
-    return name, b"".join(_attribute(number, fields[number]) for number in _MEANING[kind] if number in fields)
+    return name, b"".join(attribute(number, fields[number]) for number in _MEANING[kind] if number in fields)
 
 
 def _text(raw: bytes) -> str:

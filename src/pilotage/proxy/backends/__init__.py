@@ -1,19 +1,22 @@
 """Where a plan becomes real: one module a technology, all behind `Backend`.
 
-Apart from the proxier so that iptables or ipvs can be added without touching it. Backends block; the proxier decides in
-which thread.
+Apart from the proxier so that iptables or ipvs can be added without touching it. A plan is written as relations
+(address, protocol, port → class; slot → endpoint; who is refused, guarded, masqueraded, remembered), which is the form
+nftables takes as it is; `core.frontends` reads the same plan one virtual address at a time, for everybody else.
+Backends block; the proxier decides in which thread, and never calls two at once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from pilotage.proxy.core.drift import Drift
 from pilotage.proxy.core.fragment import Frontend, Target
+from pilotage.proxy.core.layout import Surroundings
 from pilotage.proxy.core.plan import Delta, Plan
 
 
 class Backend(Protocol):
-    """One way to make a node forward. Every call raises `NftError` (or its like) and then changed nothing visible."""
+    """One way to make a node forward. Every call raises `BackendError` and then changed nothing visible."""
 
     def sync(self, plan: Plan) -> int:
         """Make everything as `plan` says, whatever is there now, without a gap for what stays; returns changes made."""
@@ -28,11 +31,14 @@ class Backend(Protocol):
         ...
 
     def disturbed(self) -> bool:
-        """Whether anybody else has changed the kernel's rules since we last looked. Costs microseconds."""
+        """Whether anybody else may have changed this backend's rules since we last looked. Costs microseconds."""
         ...
 
-    def audit(self, plan: Plan) -> tuple[Drift, ...]:
-        """Compare with the kernel, repair, and say what differed. Proportional to everything."""
+    def audit(self, plan: Plan, *, repair: bool = True) -> tuple[Drift, ...]:
+        """Compare with the kernel, say what differs, and unless told otherwise repair it. Proportional to everything.
+
+        Without `repair` nothing is written, and no earlier `sync` is needed: `pilotage proxy check` is another process.
+        """
         ...
 
     def cleanup(self) -> None:
@@ -42,3 +48,7 @@ class Backend(Protocol):
     def close(self) -> None:
         """Release what the process holds; the rules stay."""
         ...
+
+
+# Families, surroundings → the backend, in the calling thread's network namespace.
+BackendFactory = Callable[[tuple[str, ...], Surroundings], Backend]

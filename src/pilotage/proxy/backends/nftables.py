@@ -7,9 +7,12 @@ what differs, so traffic never meets a gap; rules are replaced in one transactio
 
 import errno
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
 from pilotage.nft import Nft, NftError
+from pilotage.nft.core.generations import Ledger
 from pilotage.nft.core.objects import (
     AddElements,
     AddSet,
@@ -24,9 +27,10 @@ from pilotage.nft.core.objects import (
 )
 from pilotage.proxy.core.drift import Drift, compare
 from pilotage.proxy.core.flows import stale_clients
-from pilotage.proxy.core.fragment import ChainId, Frontend, SetId, Target, chain_of
+from pilotage.proxy.core.fragment import ChainId, Frontend, SetId, Target, chain_id, chain_of
 from pilotage.proxy.core.layout import Surroundings, sets, static_chains, table
 from pilotage.proxy.core.plan import Delta, Plan, difference
+from pilotage.proxy.errors import BackendError
 
 # Elements in one batch where the send buffer is the host's default (208 KiB, about 60 bytes each).
 _SMALL_BATCH = 2000
@@ -38,6 +42,14 @@ _IDLE_CHAINS_MAX = 64
 _AUDIT_LOOKS, _AUDIT_PAUSE_S = 2, 0.02
 
 
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except NftError as refusal:
+        raise BackendError(str(refusal)) from refusal
+
+
 class NftablesBackend:
     """Holds nothing but what it must compare with: the kernel is the state."""
 
@@ -46,33 +58,46 @@ class NftablesBackend:
         self._families = tuple(families)
         self._surroundings = surroundings
         self._structure: dict[str, Mapping[str, bytes]] = {}
-        self._generation = 0
+        self._ledger = Ledger()
+        self._culprits: tuple[str, ...] = ()
         self._present: set[ChainId] = set()
         self._idle: set[ChainId] = set()  # of those, no element leads to these
 
+    @_refusals()
     def sync(self, plan: Plan) -> int:
-        chains = plan.chains | {(family, "spread", count) for family in self._families for count in _STANDING}
+        return self._sync(plan)
+
+    def _sync(self, plan: Plan) -> int:
+        self._settle()
+        chains = self._standing(plan)
         structure = structure_commands(chains, self._families, self._surroundings)
         wanted = Plan(elements=self._own(plan.elements), chains=plan.chains)
         try:
-            self._nft.apply(Transaction(structure))
+            self._commit(*structure)
             delta = difference(Plan(elements=self._actual(), chains=plan.chains), wanted)
             self._apply_elements(delta)
             changes = delta.size
+            self._remove_strays(chains)
+            if self._has_stray_sets():
+                raise NftError("sets that are none of ours")
         except NftError as refusal:
             if refusal.errno in (errno.EMSGSIZE, errno.ENOMEM):
                 raise
             # A table of an older layout, or one that somebody bent: replaced as a whole, still in one transaction.
             changes = self._replace(structure, wanted)
-        self._remove_strays(chains)
         self._present, self._idle = set(chains), set()
         self._remember_structure()
         return changes
 
+    def _standing(self, plan: Plan) -> frozenset[ChainId]:
+        standing = {(family, "spread", count) for family in self._families for count in _STANDING}
+        return frozenset(chain for chain in plan.chains if chain[0] in self._families) | standing
+
+    @_refusals()
     def apply(self, delta: Delta) -> None:
         new = sorted(chain for chain in delta.new_chains - self._present if chain[0] in self._families)
         if new:
-            self._nft.apply(Transaction(tuple(PutChain(table(chain[0]), chain_of(chain)) for chain in new)))
+            self._commit(*(PutChain(table(chain[0]), chain_of(chain)) for chain in new))
             self._present |= set(new)
         self._apply_elements(delta)
         self._idle = (self._idle | delta.old_chains) - delta.new_chains
@@ -81,19 +106,18 @@ class NftablesBackend:
             self._remove_idle()
         if new or crowded:
             self._remember_structure()
-        else:
-            self._generation = self._nft.generation()
 
+    @_refusals()
     def forget_clients(self, family: str, sticky: Mapping[Frontend, frozenset[Target]]) -> int:
-        affinity = sets(family).affinity
-        if family not in self._families or affinity is None:
+        if family not in self._families:
             return 0
+        affinity = sets(family).affinity
         for _ in range(_FORGET_ATTEMPTS_MAX):
             stale = stale_clients(family, self._nft.elements(table(family), affinity), sticky)
             if not stale:
                 return 0
             try:
-                self._nft.apply(Transaction((DeleteElements(table(family), affinity, stale),)))
+                self._commit(DeleteElements(table(family), affinity, stale))
             except NftError as refusal:
                 if refusal.errno != errno.ENOENT:
                     raise
@@ -101,64 +125,96 @@ class NftablesBackend:
             return len(stale)
         return 0
 
+    # ── drift ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @_refusals()
     def disturbed(self) -> bool:
-        return self._nft.generation() != self._generation
+        generation = self._nft.generation()
+        heard = self._nft.foreign()
+        self._culprits = heard.by
+        return self._ledger.disturbed(generation, heard, [table(family) for family in self._families])
 
-    def audit(self, plan: Plan) -> tuple[Drift, ...]:
-        bent = self._structure_drift()
-        if bent:
-            self.sync(plan)
-            return bent
-        wanted = Plan(elements=self._own(plan.elements), chains=plan.chains)
-        for _ in range(_AUDIT_LOOKS):
-            generation = self._nft.generation()
-            repair, drift = compare(wanted, self._actual())
-            if not drift:
-                break
-            # A listing made while the kernel grows a table leaves elements out: believe what two looks agree on.
-            time.sleep(_AUDIT_PAUSE_S)
-        if repair:
-            self._apply_elements(repair)
-            generation = self._nft.generation()
-        self._generation = generation
-        return drift
+    def _settle(self) -> None:
+        """Take the kernel as it is from now on: what comes before this is about to be looked at."""
+        self._ledger.settle(self._nft.generation())
 
-    def _structure_drift(self) -> tuple[Drift, ...]:
-        found = []
+    @_refusals()
+    def audit(self, plan: Plan, *, repair: bool = True) -> tuple[Drift, ...]:
+        if not repair:
+            return self._difference(plan, self._rehearsed(plan))[1]
+        self._settle()
+        delta, drift = self._difference(plan, self._structure)
+        if any(not one.set for one in drift):
+            self._sync(plan)
+        elif delta:
+            self._apply_elements(delta)
+        return tuple(replace(one, by=", ".join(self._culprits)) for one in drift)
+
+    def _difference(self, plan: Plan, intended: Mapping[str, Mapping[str, bytes]]) -> tuple[Delta, tuple[Drift, ...]]:
+        """Between plan and kernel; the delta repairs elements only, and is empty when sets or tables are missing."""
+        found: list[Drift] = []
+        readable = True
         for family in self._families:
-            known, now = self._structure.get(family, {}), self._nft.structure(table(family))
+            known, now = intended[family], self._nft.structure(table(family))
             for name in sorted(known.keys() | now.keys()):
                 if known.get(name) != now.get(name):
                     kind = "missing" if name not in now else "unexpected" if name not in known else "changed"
                     found.append(Drift(family=family, set="", kind=kind, element=name))
-        return tuple(found)
+                    readable &= not name.startswith(("table", "set")) or kind == "unexpected"
+        if not readable:
+            return Delta(), tuple(found)
+        delta, drift = self._element_drift(plan)
+        return delta, tuple(found) + drift
 
+    def _element_drift(self, plan: Plan) -> tuple[Delta, tuple[Drift, ...]]:
+        wanted = Plan(elements=self._own(plan.elements), chains=plan.chains)
+        delta, drift = compare(wanted, self._actual())
+        for _ in range(_AUDIT_LOOKS - 1):
+            if not drift:
+                break
+            # A listing made while the kernel grows a table leaves elements out: believe what two looks agree on.
+            time.sleep(_AUDIT_PAUSE_S)
+            delta, drift = compare(wanted, self._actual())
+        return delta, drift
+
+    def _rehearsed(self, plan: Plan) -> dict[str, Mapping[str, bytes]]:
+        """What the structure should be, without having made it: idle chains of the right form may stand."""
+        chains = set(self._standing(plan))
+        for family in self._families:
+            chains |= {one for name in self._nft.chains(table(family)) if (one := chain_id(family, name)) is not None}
+        commands = structure_commands(chains, self._families, self._surroundings)
+        return {family: self._nft.rehearse(Transaction(commands), table(family)) for family in self._families}
+
+    @_refusals()
     def cleanup(self) -> None:
         for family in ("ip", "ip6"):
             if self._nft.has_table(table(family)):
-                self._nft.apply(Transaction((DeleteTable(table(family)),)))
+                self._commit(DeleteTable(table(family)))
 
     def close(self) -> None:
         self._nft.close()
 
     # ── parts ───────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def _commit(self, *commands: Command) -> None:
+        for _ in range(self._nft.apply(Transaction(commands))):
+            self._ledger.own()
+
     def _apply_elements(self, delta: Delta) -> None:
-        commands = element_commands(self._own(delta.deleted), self._own(delta.added))
+        deleted, added = self._own(delta.deleted), self._own(delta.added)
         try:
-            self._nft.apply(Transaction(commands))
+            self._commit(*element_commands(deleted, added))
         except NftError as refusal:
             if refusal.errno != errno.EMSGSIZE:
                 raise
             # Without privilege over the host a batch is bounded by net.core.wmem_max. In parts, endpoints come before
             # the addresses that lead to them, so a client meets an old state or a new one, never half an address.
-            for part in in_parts(self._own(delta.deleted), self._own(delta.added), _SMALL_BATCH):
-                self._nft.apply(Transaction(part))
+            for part in in_parts(deleted, added, _SMALL_BATCH):
+                self._commit(*part)
 
     def _replace(self, structure: tuple[Command, ...], wanted: Plan) -> int:
         tables = tuple(DeleteTable(table(family)) for family in self._families)
-        elements = element_commands({}, wanted.elements)
-        self._nft.apply(Transaction(tables + structure + elements))
+        self._commit(*tables, *structure, *element_commands({}, wanted.elements))
         return sum(map(len, wanted.elements.values()))
 
     def _actual(self) -> dict[SetId, dict[bytes, ElementValue]]:
@@ -173,17 +229,23 @@ class NftablesBackend:
             wanted = {chain.name for chain in static_chains(family, self._surroundings)}
             wanted |= {chain_of(chain).name for chain in chains if chain[0] == family}
             strays = sorted(self._nft.chains(table(family)) - wanted)
-            self._nft.apply(Transaction(tuple(DeleteChain(table(family), name) for name in strays)))
+            self._commit(*(DeleteChain(table(family), name) for name in strays))
+
+    def _has_stray_sets(self) -> bool:
+        for family in self._families:
+            wanted = {f"set {one.name}" for one in sets(family).all()}
+            if any(name.startswith("set ") and name not in wanted for name in self._nft.structure(table(family))):
+                return True
+        return False
 
     def _remove_idle(self) -> None:
         idle = sorted(chain for chain in self._idle & self._present if chain[2] not in _STANDING)
-        self._nft.apply(Transaction(tuple(DeleteChain(table(chain[0]), chain_of(chain).name) for chain in idle)))
+        self._commit(*(DeleteChain(table(chain[0]), chain_of(chain).name) for chain in idle))
         self._present -= set(idle)
         self._idle = set()
 
     def _remember_structure(self) -> None:
         self._structure = {family: self._nft.structure(table(family)) for family in self._families}
-        self._generation = self._nft.generation()
 
     def _own(self, elements: Mapping[SetId, Mapping[bytes, ElementValue]]) -> dict[SetId, Mapping[bytes, ElementValue]]:
         return {set_id: content for set_id, content in elements.items() if set_id[0] in self._families}

@@ -13,6 +13,9 @@ from pilotage.proxy.core.fragment import SetId
 from pilotage.proxy.core.layout import sets
 from pilotage.proxy.core.plan import Delta, Plan, difference
 
+# Differences that are spelt out: after a lost table there are as many as elements, and nobody reads them all.
+NAMED_MAX = 1000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
@@ -21,13 +24,14 @@ class Drift:
     family: str
     set: str  # empty: a chain or a declaration, named in `element`
     kind: str  # missing, unexpected or changed
-    element: str  # as nft prints it
+    by: str = ""  # the processes that changed rules since the last look; empty: not known
+    element: str  # as nft prints it; empty for what exceeds `NAMED_MAX`
 
 
 def compare(plan: Plan, actual: Mapping[SetId, Mapping[bytes, ElementValue]]) -> tuple[Delta, tuple[Drift, ...]]:
     """What repairs `actual`, and the same for people, sorted."""
     repair = difference(Plan(elements=actual, chains=plan.chains), plan)
-    found = []
+    found: list[Drift] = []
     for set_id in sorted(repair.deleted.keys() | repair.added.keys()):
         family, name = set_id
         declared = sets(family).by_name(name)
@@ -35,5 +39,6 @@ def compare(plan: Plan, actual: Mapping[SetId, Mapping[bytes, ElementValue]]) ->
         for key in sorted(gone.keys() | come.keys()):
             kind = "changed" if key in gone and key in come else "missing" if key in come else "unexpected"
             value = come[key] if key in come else gone[key]
-            found.append(Drift(family=family, set=name, kind=kind, element=declared.element_text(key, value)))
+            text = declared.element_text(key, value) if len(found) < NAMED_MAX else ""
+            found.append(Drift(family=family, set=name, kind=kind, element=text))
     return repair, tuple(found)

@@ -49,7 +49,6 @@ def stale_clients(
 ) -> list[bytes]:
     """Keys of the affinity map that lead to an endpoint their Service no longer has."""
     affinity = sets(family).affinity
-    assert affinity is not None, family
     stale = []
     for key, target in remembered.items():
         _, address, protocol, port = affinity.key.split(key)

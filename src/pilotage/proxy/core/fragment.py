@@ -13,7 +13,6 @@ from pilotage.nft.core.expressions import DROP, Verdict, goto
 from pilotage.nft.core.objects import Chain, ElementValue, Set
 from pilotage.nft.core.types import PORT, PROTOCOL, encode_address
 from pilotage.proxy.core.layout import (
-    HASH_CLASS,
     LOCAL_SLOTS,
     NODE_PORT_CLASS,
     SLOTS_MAX,
@@ -57,6 +56,20 @@ def chain_of(chain_id: ChainId) -> Chain:
     """The chain behind an id."""
     family, kind, number = chain_id
     return spread_chain(family, number) if kind == "spread" else remember_chain(family, number)
+
+
+def chain_id(family: str, name: str) -> ChainId | None:
+    """The id behind a chain's name; None for a name that no such chain has."""
+    kind, _, number = name.rpartition("-")
+    if not number.isdigit():
+        return None
+    if kind == "remember":
+        return (family, kind, int(number))
+    variants = {"spread": 0, "spread-local": LOCAL_SLOTS, "node-port": NODE_PORT_CLASS}
+    variants["node-port-local"] = NODE_PORT_CLASS | LOCAL_SLOTS
+    if kind not in variants or not 0 < int(number) <= SLOTS_MAX:
+        return None
+    return (family, "spread", variants[kind] | int(number))
 
 
 class Builder:
@@ -133,8 +146,7 @@ class Builder:
             return False
         _, packed, suffix = frontend
         key = packed + suffix
-        kind = self._kind(port)
-        self._side(port.family, key, own.services.name, own.backends.name, own.unavailable.name, kind, inside, choice)
+        self._side(port.family, key, own.services.name, own.backends.name, own.unavailable.name, 0, inside, choice)
         if outside != inside:
             self._side(
                 port.family,
@@ -142,7 +154,7 @@ class Builder:
                 own.external_services.name,
                 own.backends.name,
                 own.unavailable_external.name,
-                kind | LOCAL_SLOTS,
+                LOCAL_SLOTS,
                 outside,
                 choice,
             )
@@ -156,7 +168,7 @@ class Builder:
         if not self._owns(frontend, f"node port {port.node_port}/{port.protocol}"):
             return
         key = frontend[2]
-        backends, kind = own.node_port_backends.name, NODE_PORT_CLASS | self._kind(port)
+        backends, kind = own.node_port_backends.name, NODE_PORT_CLASS
         self._side(
             port.family, key, own.node_ports.name, backends, own.unavailable_node_ports.name, kind, inside, choice
         )
@@ -206,22 +218,18 @@ class Builder:
         self,
         port: ServicePort,
         frontend: Frontend,
-        sticky: Set | None,
+        sticky: Set,
         inside: tuple[Target, ...],
         outside: tuple[Target, ...],
     ) -> None:
         targets = frozenset(inside) | frozenset(outside)
         if port.protocol == "udp":
             self.udp[frontend] = targets
-        if port.affinity_s and targets and sticky is not None:
+        if port.affinity_s and targets:
             chain: ChainId = (port.family, "remember", port.affinity_s)
             self.chains.add(chain)
             self._own(port.family, sticky.name, frontend[1] + frontend[2], goto(chain_of(chain).name))
             self.sticky[frontend] = targets
-
-    @staticmethod
-    def _kind(port: ServicePort) -> int:
-        return HASH_CLASS if port.affinity_s and sets(port.family).affinity is None else 0
 
     def _owns(self, frontend: Frontend, text: str) -> bool:
         owner = self.owners.get(frontend)

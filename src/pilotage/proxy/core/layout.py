@@ -17,13 +17,15 @@ Decisions, and what they replaced:
   candidate, belongs to routing policy; the priority orders queues, and nothing reads it in between. The random number
   as part of the key (`typeof … numgen`) would do for the slot, but nft 1.0.6 cannot extend such a table later.
 - No mark says "masquerade this" either: postrouting reads the connection's original destination.
-- Only IPv4 remembers sticky clients in a map: nft 1.0.6 cannot express the rule with keys as long as IPv6 needs. There
-  the client's address is hashed instead, which holds for as long as the endpoints stay the same.
+- Clients are remembered in one map a family, with a timeout an element: exact to the second, whatever the endpoints do.
+  The IPv6 rule reaches the kernel as a netlink message, since nft 1.0.6 cannot say keys of that length (`rulewire`).
 
 Specification: nft(8). Differs from kube-proxy: affinity is kept per address of a Service, because the key is the
 address; unused ports and unassigned protocols of a cluster IP are refused at once instead of dropped.
 """
 
+import ipaddress
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -46,7 +48,6 @@ from pilotage.nft.core.expressions import (
     IsDnatted,
     IsLocal,
     IsProtocol,
-    Jhash,
     Lookup,
     Masquerade,
     Numgen,
@@ -71,7 +72,6 @@ PROTOCOLS = ("tcp", "udp", "sctp")
 LOCAL_SLOTS = 1 << 15
 SLOTS_MAX = LOCAL_SLOTS - 1  # endpoints of one service port; what exceeds it is left out and reported
 NODE_PORT_CLASS = 1 << 16
-HASH_CLASS = 1 << 17  # the client's address decides, not chance
 
 # Sticky clients remembered per address family: about 200 bytes each in the kernel.
 _AFFINITY_SIZE = 262_144
@@ -99,12 +99,12 @@ class TableSets:
     masqueraded: Set  # address, protocol, port whose connections get the node's source address
     masqueraded_node_ports: Set
     hairpin: Set  # (endpoint, the same endpoint) for endpoints of this node
-    sticky: Set | None  # address, protocol, port → goto remember chain; None for IPv6, like the following
-    sticky_node_ports: Set | None
-    affinity: Set | None  # client, address, protocol, port → endpoint
+    sticky: Set  # address, protocol, port → goto remember chain
+    sticky_node_ports: Set
+    affinity: Set  # client, address, protocol, port → endpoint
 
     def all(self) -> tuple[Set, ...]:
-        return tuple(value for value in self.__dict__.values() if value is not None)
+        return tuple(self.__dict__.values())
 
     def planned(self) -> tuple[Set, ...]:
         """Those whose elements a plan states; the affinity maps belong to the packets."""
@@ -124,7 +124,6 @@ def sets(family: str) -> TableSets:
     address = IPV4 if family == "ip" else IPV6
     frontend, node_port = Layout((address, PROTOCOL, PORT)), Layout((PROTOCOL, PORT))
     endpoint, count = Layout((address, PORT)), Layout((CLASS_ID,))
-    remembers = family == "ip"
 
     def verdicts(name: str, key: Layout) -> Set:
         return Set(name=name, key=key, value="verdict")
@@ -147,8 +146,8 @@ def sets(family: str) -> TableSets:
         masqueraded=Set(name="masqueraded", key=frontend),
         masqueraded_node_ports=Set(name="masqueraded-node-ports", key=node_port),
         hairpin=Set(name="hairpin", key=Layout((address, address))),
-        sticky=verdicts("sticky", frontend) if remembers else None,
-        sticky_node_ports=verdicts("sticky-node-ports", node_port) if remembers else None,
+        sticky=verdicts("sticky", frontend),
+        sticky_node_ports=verdicts("sticky-node-ports", node_port),
         affinity=Set(
             name="affinity",
             key=Layout((address, *frontend.parts)),
@@ -156,9 +155,7 @@ def sets(family: str) -> TableSets:
             dynamic=True,
             timeout_s=_AFFINITY_DEFAULT_S,
             size=_AFFINITY_SIZE,
-        )
-        if remembers
-        else None,
+        ),
     )
 
 
@@ -171,15 +168,14 @@ def first_slot(class_id: int) -> int:
 def spread_chain(family: str, class_id: int) -> Chain:
     """The chain that a class leads to: pick a slot, send the connection there."""
     count, first = class_id & SLOTS_MAX, first_slot(class_id)
-    slot = Jhash(SADDR[family], count, first) if class_id & HASH_CLASS else Numgen(count, first)
     own = sets(family)
     if class_id & NODE_PORT_CLASS:
         key, backends = Concat((L4PROTO, DPORT, PRIORITY)), own.node_port_backends
     else:
         key, backends = Concat((DADDR[family], L4PROTO, DPORT, PRIORITY)), own.backends
     kind = "node-port" if class_id & NODE_PORT_CLASS else "spread"
-    variant = ("-hash" if class_id & HASH_CLASS else "") + ("-local" if class_id & LOCAL_SLOTS else "")
-    pick = rule(SetPriority(slot), Dnat(family, Lookup(key, backends.name)))
+    variant = "-local" if class_id & LOCAL_SLOTS else ""
+    pick = rule(SetPriority(Numgen(count, first)), Dnat(family, Lookup(key, backends.name)))
     return Chain(name=f"{kind}{variant}-{count}", rules=(pick,))
 
 
@@ -187,7 +183,6 @@ def spread_chain(family: str, class_id: int) -> Chain:
 def remember_chain(family: str, timeout_s: int) -> Chain:
     """The chain that keeps a client with the endpoint it was just given."""
     affinity = sets(family).affinity
-    assert affinity is not None, family
     key = Concat((SADDR[family], ORIGINAL_DADDR[family], L4PROTO, ORIGINAL_DPORT))
     update = Update(affinity.name, key, Concat((DADDR[family], DPORT)), timeout_s)
     # `ct original proto-dst` has a type only after the protocol is known, hence a rule each.
@@ -199,6 +194,18 @@ class Surroundings:
     """What the layout must know about the cluster around this node."""
 
     cluster_cidrs: tuple[str, ...] = ()  # where pods live; empty: unknown, then only the node itself counts as inside
+    node_port_addresses: tuple[str, ...] = ()  # CIDRs of own addresses that answer on node ports; empty: all of them
+
+
+_NOWHERE = {"ip": "0.0.0.0", "ip6": "::"}  # noqa: S104  # to match, not to bind
+
+
+def _networks(family: str, cidrs: Iterable[str]) -> tuple[str, ...]:
+    """Those of one family, merged and sorted: nft refuses ranges that overlap."""
+    given = [ipaddress.ip_network(cidr, strict=False) for cidr in cidrs]
+    if family == "ip":
+        return tuple(map(str, ipaddress.collapse_addresses(n for n in given if isinstance(n, ipaddress.IPv4Network))))
+    return tuple(map(str, ipaddress.collapse_addresses(n for n in given if isinstance(n, ipaddress.IPv6Network))))
 
 
 def static_chains(family: str, surroundings: Surroundings) -> tuple[Chain, ...]:
@@ -208,11 +215,15 @@ def static_chains(family: str, surroundings: Surroundings) -> tuple[Chain, ...]:
     node_port = Concat((L4PROTO, DPORT))
     original = Concat((ORIGINAL_DADDR[family], L4PROTO, ORIGINAL_DPORT))
     original_node_port = Concat((L4PROTO, ORIGINAL_DPORT))
-    inside = tuple(cidr for cidr in surroundings.cluster_cidrs if (":" in cidr) == (family == "ip6"))
+    inside = _networks(family, surroundings.cluster_cidrs)
     loopback = InNetworks(DADDR[family], ("127.0.0.0/8",) if family == "ip" else ("::1",), negated=True)
     # Node ports are for this host's addresses, but not for loopback: that would need route_localnet, which lets
     # neighbours reach services bound to 127.0.0.1 (CVE-2020-8558).
     to_node: tuple[Statement, ...] = (IsLocal("daddr"), loopback)
+    if surroundings.node_port_addresses:
+        chosen = _networks(family, surroundings.node_port_addresses)
+        # None of this family: an address that no packet goes to, so that the program keeps its shape.
+        to_node += (InNetworks(DADDR[family], chosen or (_NOWHERE[family],)),)
     from_outside: tuple[Statement, ...] = (IsLocal("saddr", negated=True),)
     if inside:
         from_outside = (InNetworks(SADDR[family], inside, negated=True), *from_outside)
@@ -223,15 +234,12 @@ def static_chains(family: str, surroundings: Surroundings) -> tuple[Chain, ...]:
     def base(name: str, type: str, hook: str, priority: int, *rules: Rule) -> Chain:
         return Chain(name=name, rules=rules, hook=Hook(type=type, hook=hook, priority=priority))
 
-    stay: tuple[Rule, ...] = ()
-    remember: tuple[Rule, ...] = ()
-    if own.affinity is not None and own.sticky is not None and own.sticky_node_ports is not None:
-        stay = (rule(Dnat(family, Lookup(Concat((SADDR[family], *frontend.parts)), own.affinity.name))),)
-        remember = tuple(
-            rule(IsProtocol(protocol), VerdictMap(key, name))
-            for key, name in ((original, own.sticky.name), (original_node_port, own.sticky_node_ports.name))
-            for protocol in PROTOCOLS
-        )
+    stay = rule(Dnat(family, Lookup(Concat((SADDR[family], *frontend.parts)), own.affinity.name)))
+    remember = tuple(
+        rule(IsProtocol(protocol), VerdictMap(key, name))
+        for key, name in ((original, own.sticky.name), (original_node_port, own.sticky_node_ports.name))
+        for protocol in PROTOCOLS
+    )
     dispatch = (
         rule(*spread(Lookup(frontend, own.services.name))),
         rule(*to_node, *spread(Lookup(node_port, own.node_ports.name))),
@@ -290,8 +298,8 @@ def static_chains(family: str, surroundings: Surroundings) -> tuple[Chain, ...]:
         ),
         base("guard", "filter", "prerouting", -110, *refuse, rule(*from_outside, jump("guard-external")), *unavailable),
         base("guard-output", "filter", "output", -110, *refuse, *unavailable),
-        base("dispatch", "nat", "prerouting", -100, *stay, rule(*from_outside, jump("external")), *dispatch),
-        base("dispatch-output", "nat", "output", -100, *stay, *dispatch),
+        base("dispatch", "nat", "prerouting", -100, stay, rule(*from_outside, jump("external")), *dispatch),
+        base("dispatch-output", "nat", "output", -100, stay, *dispatch),
         base("settle", "filter", "prerouting", -99, *settle),
         base("settle-output", "filter", "output", -99, *settle),
         base("leave", "nat", "postrouting", 100, rule(IsDnatted(), goto("masquerading"))),
