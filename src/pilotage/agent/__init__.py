@@ -9,7 +9,7 @@ starts nothing; no container sees the cluster's keys; nothing of a pod is left w
 Reading order: `core` (the pod state machine), `worker` (one pod's shell), `containers`, `container_setup`, `runtime`,
 `agent`; for streams `server`, `remote`, `port_forward`, `spdy_session`.
 Specifications: Kubernetes "Pod Lifecycle", "Nodes", "Volumes"; OCI runtime and image specifications; CRI log format;
-KEP-277, KEP-753, KEP-589, KEP-580, KEP-1205, KEP-2727, KEP-4006.
+KEP-277, KEP-753, KEP-589, KEP-580, KEP-1205, KEP-1287, KEP-2727, KEP-4006.
 """
 
 from pilotage.agent.agent import run

@@ -14,7 +14,7 @@ from pilotage.agent import metrics, server
 from pilotage.agent.checks import Checker
 from pilotage.agent.config import Config
 from pilotage.agent.container_setup import ContainerSetup
-from pilotage.agent.core import admission, resolver
+from pilotage.agent.core import admission, resize, resolver
 from pilotage.agent.core.fields import NodeFacts
 from pilotage.agent.host_ports import HostPorts
 from pilotage.agent.image_pull import ImagePuller
@@ -262,6 +262,7 @@ class Agent:
         if self._by_name.get(worker.pod.metadata.key) == worker.uid:
             del self._by_name[worker.pod.metadata.key]
         metrics.PODS.set(len(self._workers))
+        self._room_changed()
 
     # ── changes ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -290,7 +291,17 @@ class Agent:
                 worker.reject(rejection.reason, rejection.message)
         self._start(worker)
 
-    def _view(self) -> admission.NodeView:
+    def _judge_resize(self, pod: Pod) -> admission.Rejection | None:
+        return resize.judge(pod, self._view(but=pod.metadata.uid))
+
+    def _room_changed(self) -> None:
+        """Resizes that were put off are looked at again, those of important pods first (KEP-1287)."""
+        put_off = [one for one in self._workers.values() if one.state.resize_pending == "Deferred"]
+        for worker in sorted(put_off, key=lambda one: (-one.pod.spec.priority, one.state.started_at)):
+            worker.room_changed()
+
+    def _view(self, *, but: str = "") -> admission.NodeView:
+        """What the node has taken, leaving out the pod of uid `but`."""
         node = self._nodes.get(self._config.node)
         running = (one for one in self._workers.values() if not one.state.finished and not one.state.ended)
         return admission.NodeView(
@@ -298,7 +309,7 @@ class Agent:
             labels=node.metadata.labels if node is not None else default_labels(self._config, self._machine),
             taints=node.spec.taints if node is not None else self._config.taints,
             allocatable=self._facts.allocatable,
-            pods=tuple(worker.pod for worker in running),
+            pods=tuple(worker.allocated for worker in running if worker.uid != but),
             memory_pressure=self._registration.has("MemoryPressure"),
         )
 

@@ -11,22 +11,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from pilotage.agent import metrics
 from pilotage.agent.checks import Outcome
 from pilotage.agent.container_setup import TERMINATION_MESSAGE_BYTES_MAX, PodContext
-from pilotage.agent.core import actions, log_format, pod_spec
+from pilotage.agent.core import actions, log_format, oci, pod_spec, resize
 from pilotage.agent.core.state import (
     ContainerCondemned,
     ContainerExited,
     ContainerRefused,
+    ContainerResized,
     ContainerStarted,
     Event,
     PodState,
+    ResizeFailed,
     SandboxLost,
 )
 from pilotage.agent.errors import StartRefused
 from pilotage.agent.images import Image
-from pilotage.agent.runtime import ContainerExit, ContainerSpec
+from pilotage.agent.runtime import ContainerExit, ContainerSpec, RuntimeFailure
 from pilotage.agent.services import NodeServices
 from pilotage.api.core_v1 import Container, EphemeralContainer, LifecycleHandler, Pod
 from pilotage.kit.errors import PilotageError
@@ -107,7 +111,7 @@ class Containers:
     async def start(self, action: actions.StartContainer) -> None:
         """Image, document, create, start, postStart; the outcome is posted."""
         name = action.name
-        container = pod_spec.container_named(self._owner.pod, name)
+        container = self._as_granted(pod_spec.container_named(self._owner.pod, name))
         container_id = self._owner.new_id(name, action.attempt)
 
         def tell(type_: str, reason: str, message: str) -> None:
@@ -247,6 +251,29 @@ class Containers:
                 at=at,
             )
         )
+
+    def _as_granted(self, container: Container) -> Container:
+        """With the resources that its record says it is started with."""
+        granted = self._owner.state.record(container.name).resources
+        return container if granted is None else msgspec.structs.replace(container, resources=granted)
+
+    async def resize(self, action: actions.ResizeContainer) -> None:
+        """Hold the running container to what was granted; the outcome is posted."""
+        state, name = self._owner.state, action.name
+        container_id, wanted = state.record(name).container_id, state.allocated[name]
+        container = pod_spec.container_named(self._owner.pod, name)
+        try:
+            await self._node.runtime.update(
+                container_id, oci.resources(msgspec.structs.replace(container, resources=wanted))
+            )
+        except (RuntimeFailure, OSError) as error:
+            told = resize.in_words(state.allocated, state.resize_generation, str(error))
+            self._owner.tell("Warning", "ResizeError", f"Pod resize error: {told}")
+            self._owner.post(
+                ResizeFailed(name=name, container_id=container_id, message=str(error), at=self._owner.now())
+            )
+        else:
+            self._owner.post(ContainerResized(name=name, container_id=container_id, resources=wanted))
 
     async def stop(self, action: actions.StopContainer) -> None:
         """preStop, stop signal, SIGKILL at the deadline. Ends when the container does."""

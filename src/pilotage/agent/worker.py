@@ -15,16 +15,18 @@ import msgspec
 
 from pilotage.agent.container_setup import PodContext, holder_id, write_pod_files
 from pilotage.agent.containers import Containers
-from pilotage.agent.core import actions, lifecycle, pod_spec, reception, resolver
+from pilotage.agent.core import actions, lifecycle, pod_spec, reception, resize, resolver
 from pilotage.agent.core.container import ContainerPhase
 from pilotage.agent.core.state import (
     ContainerCondemned,
     ContainerExited,
+    ContainerResized,
     ContainerResumed,
     ContainerStarted,
     Event,
     PodMustEnd,
     PodState,
+    ResizeJudged,
     SandboxFailed,
     SandboxLost,
     SandboxReady,
@@ -70,12 +72,18 @@ class PodWorker:
         self._finished = asyncio.Event()
         self._wake_at: float | None = None  # None: nothing is due
         self._refresh_wanted = False  # volumes may be out of date
+        self._judged: Pod | None = None  # as it was when the node last looked at its resources; None: it must look
 
     # ── what others may ask ─────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def state(self) -> PodState:
         return self._state
+
+    @property
+    def allocated(self) -> Pod:
+        """The pod with the resources that the node has granted."""
+        return resize.as_allocated(self.pod, self._state)
 
     @property
     def finished(self) -> bool:
@@ -168,6 +176,11 @@ class PodWorker:
         """The node takes its resources back, at once."""
         self.tell("Warning", "Evicted", message)
         self.post(PodMustEnd(reason="Evicted", message=message, grace_s=0.0))
+
+    def room_changed(self) -> None:
+        """A resize that had to wait may be possible now."""
+        self._judged = None
+        self._wake.set()
 
     def references_changed(self) -> None:
         """A ConfigMap or Secret of this pod changed: containers that could not be configured are tried at once."""
@@ -268,6 +281,9 @@ class PodWorker:
         for event in events:
             self._state = reception.receive(self.pod, self._state, event)
             self._follow_probes(event, tasks)
+            if isinstance(event, ContainerResized):
+                self._open_groups()
+        self._judge_resize()
         decision = lifecycle.decide(self.pod, self._state, self.now())
         self._state, self._wake_at = decision.state, decision.wake_at
         if self._state != before and not self._clearing:
@@ -280,30 +296,14 @@ class PodWorker:
         for action in decision.actions:
             self._begin(action, tasks)
         self._publisher.report(self.pod, self._state)
+        if (self._state.finished, self._state.allocated) != (before.finished, before.allocated):
+            self._node.room_changed()
         if self._state.volumes == "mounted" and "refresh" not in tasks:
-            if isinstance(event, ContainerResized):
-                self._open_groups()
-        self._judge_resize()
             refresh_at = self._node.volumes.refresh_at(self.uid)
             if self._refresh_wanted or (refresh_at is not None and refresh_at <= self.now()):
                 self._refresh_wanted = False
                 tasks.start(self._refresh_volumes(), key="refresh")
 
-    def _follow_probes(self, event: Event, tasks: TaskSet) -> None:
-        """Probes run exactly while their container does."""
-        match event:
-            case ContainerStarted() | ContainerResumed():
-                container = pod_spec.container_named(self.pod, event.name)
-                if container.startup_probe or container.liveness_probe or container.readiness_probe:
-                    grace_s = float(self.pod.spec.termination_grace_period_seconds)
-                    tasks.start(
-                        probe_container(
-                            container,
-                            self._state.record(event.name),
-                            pod_ip=self.pod_ip,
-                            grace_s=grace_s,
-                            resumed=isinstance(event, ContainerResumed),
-                            checker=self._node.checker,
     def _judge_resize(self) -> None:
         """Ask the node once for every change of what the pod asks for."""
         state, before = self._state, self._judged
@@ -334,6 +334,21 @@ class PodWorker:
         except OSError as error:
             _log.warning("cannot resize the group of a pod", pod=self.pod.metadata.key, error=str(error))
 
+    def _follow_probes(self, event: Event, tasks: TaskSet) -> None:
+        """Probes run exactly while their container does."""
+        match event:
+            case ContainerStarted() | ContainerResumed():
+                container = pod_spec.container_named(self.pod, event.name)
+                if container.startup_probe or container.liveness_probe or container.readiness_probe:
+                    grace_s = float(self.pod.spec.termination_grace_period_seconds)
+                    tasks.start(
+                        probe_container(
+                            container,
+                            self._state.record(event.name),
+                            pod_ip=self.pod_ip,
+                            grace_s=grace_s,
+                            resumed=isinstance(event, ContainerResumed),
+                            checker=self._node.checker,
                             post=self.post,
                             tell=lambda type_, reason, message: self.tell(type_, reason, message, container.name),
                             clock=self._node.clock,
@@ -359,6 +374,9 @@ class PodWorker:
             case actions.StopContainer():
                 tasks.cancel(("probes", action.name))
                 tasks.start(self._containers.stop(action), key=("stop", action.name))
+            case actions.ResizeContainer():
+                self._open_groups()
+                tasks.start(self._containers.resize(action), key=("resize", action.name))
             case actions.RemoveSandbox():
                 tasks.start(self._remove_sandbox())
             case actions.ConfirmDeletion():
@@ -374,9 +392,6 @@ class PodWorker:
         try:
             await self._node.volumes.mount(self.pod)
         except MountFailure as error:
-            case actions.ResizeContainer():
-                self._open_groups()
-                tasks.start(self._containers.resize(action), key=("resize", action.name))
             self.tell("Warning", "FailedMount", str(error))
             self.post(VolumesFailed(message=str(error), at=self.now()))
         else:
@@ -406,6 +421,7 @@ class PodWorker:
         node, pod = self._node, self.pod
         try:
             name = resolver.kernel_hostname(pod, node.cluster_domain)
+            node.open_groups(self.allocated)
             holder = node.setup.process_holder(self.uid) if pod.spec.share_process_namespace else None
             await node.runtime.open_sandbox(self.uid, name, holder=holder)
             ips = (node.node_ip,) if pod.spec.host_network else (await node.network.attach(self.uid),)
@@ -421,7 +437,6 @@ class PodWorker:
             )
         except (PilotageError, OSError) as error:
             message = f"Failed to create pod sandbox: {error}"
-            node.open_groups(self.allocated)
             self.tell("Warning", "FailedCreatePodSandBox", message)
             self.post(SandboxFailed(message=message, at=self.now()))
         else:
@@ -488,7 +503,7 @@ class PodWorker:
     def context(self, pod_ips: tuple[str, ...]) -> PodContext:
         own_network = not self.pod.spec.host_network
         return PodContext(
-            pod=self.pod,
+            pod=self.allocated,
             pod_ips=pod_ips,
             network_namespace=str(self._node.network.path(self.uid)) if own_network else "",
             sandbox_namespaces=self._node.runtime.sandbox_namespaces(self.uid),

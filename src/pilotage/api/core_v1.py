@@ -320,6 +320,11 @@ class ContainerRestartRule(Value):
     exit_codes: ContainerRestartRuleOnExitCodes | None = None
 
 
+class ContainerResizePolicy(Value):
+    resource_name: str  # cpu or memory
+    restart_policy: str = "NotRequired"  # or RestartContainer
+
+
 class Container(Value):
     name: str
     image: str = ""
@@ -330,6 +335,7 @@ class Container(Value):
     env_from: tuple[EnvFromSource, ...] = ()
     env: tuple[EnvVar, ...] = ()
     resources: ResourceRequirements = ResourceRequirements()
+    resize_policy: tuple[ContainerResizePolicy, ...] = ()
     restart_policy: str = ""  # "Always" makes an init container a sidecar (KEP-753); empty: the pod's (KEP-5307)
     restart_policy_rules: tuple[ContainerRestartRule, ...] = ()
     volume_mounts: tuple[VolumeMount, ...] = ()
@@ -586,6 +592,7 @@ class PodSpec(Value):
     hostname: str = ""
     subdomain: str = ""
     set_hostname_as_fqdn: bool = False
+    hostname_override: str = ""  # what the pod's own hostname(1) says, whatever DNS says (KEP-4762)
     affinity: Affinity = Affinity()
     scheduler_name: str = "default-scheduler"
     tolerations: tuple[Toleration, ...] = ()
@@ -637,6 +644,8 @@ class ContainerStatus(Value):
     container_id: str = ""
     started: bool | None = None
     stop_signal: str = ""  # the one that will be sent, whoever named it (KEP-4960)
+    allocated_resources: dict[str, str] = {}  # requests that the node has granted (KEP-1287)
+    resources: ResourceRequirements | None = None  # those in force; None: no container yet
 
 
 class PodCondition(Value):

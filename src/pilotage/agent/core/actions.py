@@ -38,6 +38,13 @@ class StopContainer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResizeContainer:
+    """Hold the running container to what the node has granted; report `ContainerResized` or `ResizeFailed`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RemoveSandbox:
     """Take down network, namespaces and volumes (no process is left); report `SandboxRemoved`."""
 
@@ -57,4 +64,13 @@ class RecordEvent:
     container: str = ""  # empty: about the pod
 
 
-Action = MountVolumes | CreateSandbox | StartContainer | StopContainer | RemoveSandbox | ConfirmDeletion | RecordEvent
+Action = (
+    MountVolumes
+    | CreateSandbox
+    | StartContainer
+    | StopContainer
+    | ResizeContainer
+    | RemoveSandbox
+    | ConfirmDeletion
+    | RecordEvent
+)

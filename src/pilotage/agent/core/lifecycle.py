@@ -12,6 +12,7 @@ from typing import assert_never
 
 import msgspec
 
+from pilotage.agent.core import resize
 from pilotage.agent.core.actions import (
     Action,
     ConfirmDeletion,
@@ -19,11 +20,12 @@ from pilotage.agent.core.actions import (
     MountVolumes,
     RecordEvent,
     RemoveSandbox,
+    ResizeContainer,
     StartContainer,
     StopContainer,
 )
 from pilotage.agent.core.container import ContainerEvent, ContainerPhase
-from pilotage.agent.core.pod_spec import all_containers, is_over, is_sidecar, should_restart, verdict
+from pilotage.agent.core.pod_spec import all_containers, container_named, is_over, is_sidecar, should_restart, verdict
 from pilotage.agent.core.reception import IMAGE_REASONS
 from pilotage.agent.core.state import ContainerRecord, PodState, moved
 from pilotage.api.core_v1 import Container, Pod
@@ -166,6 +168,7 @@ def _live(course: _Course) -> None:
     if state.sandbox == "absent" and course.due(state.sandbox_retry_at):
         course.set(sandbox="creating")
         course.actions.append(CreateSandbox())
+    _resize(course)
     _stop_condemned(course)
     if state.volumes != "mounted" or state.sandbox != "ready":
         return
@@ -194,6 +197,33 @@ def _startable(course: _Course) -> Iterator[Container]:
             return
     course.set(initialized=True)
     yield from course.pod.spec.containers
+
+
+def _resize(course: _Course) -> None:
+    """Hold running containers to what was granted, or stop those that must be started anew for it."""
+    for record in course.state.records:
+        if not resize.is_due(record, course.state) or record.stop_message or record.resizing:
+            continue
+        if resize.needs_restart(container_named(course.pod, record.name), record, course.state):
+            course.put(
+                msgspec.structs.replace(
+                    record,
+                    stop_message=f"Container {record.name} resize requires restart",
+                    stop_grace_s=float(course.pod.spec.termination_grace_period_seconds),
+                    restart_asked=True,
+                )
+            )
+        elif course.due(record.resize_retry_at):
+            course.put(msgspec.structs.replace(record, resizing=True))
+            course.actions.append(ResizeContainer(name=record.name))
+    state = course.state
+    if not state.resize_generation or any(
+        resize.is_due(one, state) or one.resizing or one.restart_asked for one in state.records
+    ):
+        return
+    told = resize.in_words(state.allocated, state.resize_generation)
+    course.set(resize_generation=0)
+    course.actions.append(RecordEvent(type="Normal", reason="ResizeCompleted", message=f"Pod resize completed: {told}"))
 
 
 def _stop_condemned(course: _Course) -> None:
@@ -258,6 +288,7 @@ def _start(course: _Course, record: ContainerRecord) -> None:
             container_id="",
             termination=None,
             last_termination=record.termination or record.last_termination,
+            resources=course.state.allocated.get(record.name),
         )
     )
     course.actions.append(StartContainer(name=record.name, attempt=attempt))

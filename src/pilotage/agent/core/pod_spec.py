@@ -52,6 +52,8 @@ def should_restart(pod: Pod, container: Container, record: ContainerRecord) -> b
     """Whether an exited container runs again: its own rules, then its own policy, then the pod's (KEP-5307)."""
     if isinstance(container, EphemeralContainer):
         return False
+    if record.restart_asked:
+        return True
     exit_code = record.termination.exit_code if record.termination is not None else 0
     if is_sidecar(pod, container):
         return True

@@ -8,7 +8,7 @@ from typing import assert_never
 
 import msgspec
 
-from pilotage.agent.core import timestamps
+from pilotage.agent.core import resize, timestamps
 from pilotage.agent.core.container import ContainerEvent, ContainerPhase
 from pilotage.agent.core.crash_backoff import CrashBackoff
 from pilotage.agent.core.pod_spec import all_containers, container_named
@@ -17,12 +17,15 @@ from pilotage.agent.core.state import (
     ContainerExited,
     ContainerRecord,
     ContainerRefused,
+    ContainerResized,
     ContainerResumed,
     ContainerStarted,
     Event,
     PodMustEnd,
     PodState,
     ProbeChanged,
+    ResizeFailed,
+    ResizeJudged,
     SandboxFailed,
     SandboxLost,
     SandboxReady,
@@ -39,6 +42,8 @@ RETRY_INITIAL_S = 1.0
 RETRY_MAX_S = 122.0
 # A container whose configuration is incomplete is looked at again this often even if no object changed.
 CONFIG_RETRY_S = 10.0
+# A resize that the kernel refused (a limit below what is in use) is tried again after this.
+RESIZE_RETRY_S = 10.0
 
 IMAGE_REASONS = frozenset({"ErrImagePull"})
 
@@ -65,7 +70,7 @@ def begin(pod: Pod, now: float) -> PodState:
     over = pod.status.phase if pod.status.phase in ("Succeeded", "Failed") else ""
     # activeDeadlineSeconds counts from the start that was published, whichever agent did it.
     started_at = timestamps.from_text(pod.status.start_time) if pod.status.start_time else now
-    return PodState(records=tuple(records), started_at=started_at, finished=over)
+    return PodState(records=tuple(records), started_at=started_at, finished=over, allocated=resize.asked_for(pod))
 
 
 def receive(pod: Pod, state: PodState, event: Event) -> PodState:
@@ -114,10 +119,38 @@ def receive(pod: Pod, state: PodState, event: Event) -> PodState:
             return state.with_record(
                 replace(record, stop_message=event.message, stop_grace_s=event.grace_s, ready=False)
             )
+        case ResizeJudged():
+            return _after_judgement(state, event)
+        case ContainerResized() | ResizeFailed():
+            record = state.record(event.name)
+            if record.container_id != event.container_id:
+                return state
+            if isinstance(event, ContainerResized):
+                changed = replace(record, resizing=False, resources=event.resources, resize_error="")
+            else:
+                retry_at = event.at + RESIZE_RETRY_S
+                changed = replace(record, resizing=False, resize_error=event.message, resize_retry_at=retry_at)
+            return state.with_record(changed)
         case ContainerStarted() | ContainerResumed() | ContainerRefused() | ContainerExited():
             return state.with_record(_receive_container(pod, state.record(event.name), event))
         case _:
             assert_never(event)
+
+
+def _after_judgement(state: PodState, event: ResizeJudged) -> PodState:
+    replace = msgspec.structs.replace
+    if event.reason:
+        return replace(state, resize_pending=event.reason, resize_message=event.message)
+    # A change of mind ends the wait for the kernel to accept what was wanted before.
+    records = tuple(replace(one, resize_error="", resize_retry_at=0.0) for one in state.records)
+    return replace(
+        state,
+        records=records,
+        allocated=event.allocated,
+        resize_pending="",
+        resize_message="",
+        resize_generation=event.generation if event.allocated != state.allocated else state.resize_generation,
+    )
 
 
 def _after_loss(pod: Pod, state: PodState, at: float) -> PodState:
@@ -171,9 +204,10 @@ def _receive_container(
                 startup_passed=container.startup_probe is None,
                 ready=container.startup_probe is None and container.readiness_probe is None,
                 stop_message="",
+                restart_asked=False,
             )
         case ContainerResumed():
-            return moved(record, ContainerEvent.RESUMED)
+            return moved(record, ContainerEvent.RESUMED, resizing=False)
         case ContainerRefused():
             if event.reason in IMAGE_REASONS:
                 backoff = record.refusal_backoff.tried(event.at)
@@ -213,6 +247,8 @@ def _receive_container(
                 startup_passed=False,
                 stop_message="",
                 backoff_told=False,
+                resizing=False,
+                resize_error="",
             )
         case _:
             assert_never(event)

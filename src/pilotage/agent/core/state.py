@@ -4,6 +4,7 @@ Stands apart from `lifecycle` so that the shell can store and load it without kn
 are seconds since the epoch. Leaves out probes' counters, which start anew with the agent.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -11,6 +12,7 @@ import msgspec
 from pilotage.agent.core.container import ContainerEvent, ContainerPhase, advance
 from pilotage.agent.core.crash_backoff import CrashBackoff
 from pilotage.api.codec import Value
+from pilotage.api.core_v1 import ResourceRequirements
 
 
 class Termination(Value):
@@ -48,6 +50,11 @@ class ContainerRecord(Value):
     stop_message: str = ""  # why it must stop although the pod lives on (a failed probe or hook)
     stop_grace_s: float = 0.0  # and how long it may take then
     backoff_told: bool = False  # the BackOff event of this wait was sent
+    resources: ResourceRequirements | None = None  # in force in the latest container; None: there was none
+    resizing: bool = False  # the shell is changing them
+    resize_error: str = ""  # why they could not be changed
+    resize_retry_at: float = 0.0
+    restart_asked: bool = False  # it is stopped only to be started anew, whatever its policy says
 
     @property
     def is_running(self) -> bool:
@@ -71,6 +78,12 @@ class PodState(Value):
     volumes_failures: int = 0
     pod_ips: tuple[str, ...] = ()
     started_at: float = 0.0  # when this agent first saw the pod
+    allocated: Mapping[str, ResourceRequirements] = msgspec.field(
+        default_factory=dict
+    )  # by container: what the node has granted (KEP-1287)
+    resize_pending: str = ""  # Deferred or Infeasible: why `allocated` is not what the pod asks for
+    resize_message: str = ""
+    resize_generation: int = 0  # of the pod whose resize is under way; 0: none is
     initialized: bool = False  # all init containers have once succeeded
     ended: str = ""  # reason why the whole pod must end although nobody deleted it (DeadlineExceeded, Evicted, …)
     ended_message: str = ""
@@ -206,6 +219,35 @@ class ContainerCondemned:
     grace_s: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResizeJudged:
+    """The node has looked at what the pod asks for now. `reason`: Deferred or Infeasible; empty when it is granted."""
+
+    allocated: Mapping[str, ResourceRequirements]
+    generation: int
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerResized:
+    """The kernel holds a running container to new limits."""
+
+    name: str
+    container_id: str
+    resources: ResourceRequirements
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResizeFailed:
+    """The kernel refused them; tried again."""
+
+    name: str
+    container_id: str
+    message: str
+    at: float
+
+
 Event = (
     SandboxReady
     | SandboxFailed
@@ -220,6 +262,9 @@ Event = (
     | ContainerExited
     | ProbeChanged
     | ContainerCondemned
+    | ResizeJudged
+    | ContainerResized
+    | ResizeFailed
 )
 
 

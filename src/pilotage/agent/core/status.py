@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from pilotage.agent.core import qos, timestamps
+from pilotage.agent.core import qos, resize, timestamps
 from pilotage.agent.core.container import ContainerPhase
 from pilotage.agent.core.crash_backoff import CrashBackoff
 from pilotage.agent.core.lifecycle import PULL_ERROR_SHOWN_S
@@ -29,6 +29,7 @@ from pilotage.api.core_v1 import (
     PodCondition,
     PodIP,
     PodStatus,
+    ResourceRequirements,
 )
 
 RUNTIME_SCHEME = "pilotage"
@@ -36,6 +37,8 @@ RUNTIME_SCHEME = "pilotage"
 MESSAGES_BYTES_MAX = 12 * 1024
 # Conditions of which the agent is the only author.
 OWNED_CONDITIONS = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady")
+# Those it takes away again.
+PASSING_CONDITIONS = ("PodResizePending", "PodResizeInProgress")
 # Reasons for which it is the node that ends a pod (KEP-3329).
 DISRUPTIONS = frozenset({"Evicted", "Terminated"})
 
@@ -84,7 +87,7 @@ def patch(pod: Pod, status: PodStatus) -> dict[str, Any]:
         "qosClass": status.qos_class,
         "reason": status.reason or None,
         "message": status.message or None,
-        "conditions": [_condition_wire(condition) for condition in status.conditions],
+        "conditions": [*(_condition_wire(condition) for condition in status.conditions), *_vanished(status)],
         "containerStatuses": [_container_wire(one) for one in status.container_statuses],
     }
     if status.pod_ip:
@@ -99,6 +102,11 @@ def patch(pod: Pod, status: PodStatus) -> dict[str, Any]:
     if status.ephemeral_container_statuses:
         wire["ephemeralContainerStatuses"] = [_container_wire(one) for one in status.ephemeral_container_statuses]
     return {"metadata": {"uid": pod.metadata.uid}, "status": wire}
+
+
+def _vanished(status: PodStatus) -> list[dict[str, Any]]:
+    """Conditions that exist only while they hold. Removed blindly: our copy of the object may not have them yet."""
+    return [{"$patch": "delete", "type": one} for one in PASSING_CONDITIONS if status.condition(one) is None]
 
 
 def _condition_wire(condition: PodCondition) -> dict[str, Any]:
@@ -145,7 +153,16 @@ def container_status(pod: Pod, state: PodState, container: Container, now: float
         container_id=container_uri(record.container_id),
         started=record.is_running and record.startup_passed,
         stop_signal=record.stop_signal if record.is_running else "",
+        allocated_resources=state.allocated[record.name].requests if record.name in state.allocated else {},
+        resources=_in_force(record, state),
     )
+
+
+def _in_force(record: ContainerRecord, state: PodState) -> ResourceRequirements | None:
+    """What the latest container is held to; for one that does not run, what the next one will be."""
+    if not record.container_id:
+        return None
+    return record.resources if record.is_running else state.allocated.get(record.name)
 
 
 def container_uri(container_id: str) -> str:
@@ -259,7 +276,10 @@ def _conditions(
     types: tuple[str, ...] = OWNED_CONDITIONS
     if state.ended in DISRUPTIONS:
         found["DisruptionTarget"] = (True, "TerminationByKubelet", state.ended_message)
-        types = (*OWNED_CONDITIONS, "DisruptionTarget")
+        types = (*types, "DisruptionTarget")
+    resizes = _resizes(state) if not state.finished else {}
+    found |= resizes
+    types = (*types, *resizes)
     for type_ in types:
         is_true, reason, message = found[type_]
         status = "True" if is_true else "False"
@@ -281,6 +301,18 @@ def _conditions(
 
 
 Finding = tuple[bool, str, str]  # holds, reason, message
+
+
+def _resizes(state: PodState) -> dict[str, Finding]:
+    """PodResizePending and PodResizeInProgress (KEP-1287), present only while they hold."""
+    found: dict[str, Finding] = {}
+    if state.resize_pending:
+        found["PodResizePending"] = (True, state.resize_pending, state.resize_message)
+    under_way = [one for one in state.records if resize.is_due(one, state) or one.resizing or one.restart_asked]
+    if under_way:
+        error = next((one.resize_error for one in under_way if one.resize_error), "")
+        found["PodResizeInProgress"] = (True, "Error" if error else "", error)
+    return found
 
 
 def _initialized(pod: Pod, state: PodState, phase: str, init: tuple[ContainerStatus, ...]) -> Finding:

@@ -121,6 +121,10 @@ class Runtime(Protocol):
         """Send a signal ("TERM", "KILL", "RTMIN+3") to its first process. No error when it has ended."""
         ...
 
+    async def update(self, container_id: str, resources: dict[str, Any]) -> None:
+        """Hold a running container to other limits: the `linux.resources` of its document. Raises `RuntimeFailure`."""
+        ...
+
     async def remove(self, container_id: str) -> None:
         """Forget an ended (or kill and forget a running) container. No error when there is none."""
         ...

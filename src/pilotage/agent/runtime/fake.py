@@ -38,6 +38,7 @@ class FakeRuntime:
         self.refusals: list[str] = []  # messages of the next creations that fail
         self.commands: dict[tuple[str, ...], tuple[int, bytes]] = {}  # what execute answers; others succeed
         self.obeys = True  # of containers created from now on
+        self.resources: dict[str, dict[str, Any]] = {}  # those that were changed
         self.starts: list[str] = []  # every start there ever was
         self._callbacks: list[Callable[[ContainerExit], None]] = []
         self._clock = clock
@@ -113,6 +114,11 @@ class FakeRuntime:
         container.signals.append(signal)
         if signal == "KILL" or container.obeys:
             self.end(container_id, 137 if signal == "KILL" else 143)
+
+    async def update(self, container_id: str, resources: dict[str, Any]) -> None:
+        if not self._require(container_id).running:
+            raise RuntimeFailure("container is not running")
+        self.resources[container_id] = resources
 
     async def remove(self, container_id: str) -> None:
         container = self.containers.get(container_id)

@@ -35,6 +35,9 @@ from pilotage.network.namespaces import CLONE_NEWIPC, CLONE_NEWUTS, MS_BIND, mou
 COMMAND_TIMEOUT_S = 60.0  # far above any runc command on a loaded machine; a hung one must not hang the pod for ever
 LOG_BYTES_MAX = 10 * 1024 * 1024  # of one container, as the kubelet's containerLogMaxSize
 
+# Of linux.resources: what a resize may change.
+_CHANGEABLE = ("cpu", "memory")
+
 _MESSAGE = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
 
 
@@ -167,13 +170,13 @@ class OCIRuntime:
             return False
 
     async def close_sandbox(self, uid: str) -> None:
-        directory = self._sandboxes / uid
-        if (self._root / _holder_id(uid)).exists():
-            with contextlib.suppress(RuntimeFailure):
         await self._close(uid)
         self._cgroups.remove_pod(uid)
 
     async def _close(self, uid: str) -> None:
+        directory = self._sandboxes / uid
+        if (self._root / _holder_id(uid)).exists():
+            with contextlib.suppress(RuntimeFailure):
                 await self._runc("delete", "--force", _holder_id(uid))
         for name in ("ipc", "uts", "pid"):
             unmount(str(directory / name))
@@ -264,6 +267,28 @@ class OCIRuntime:
         with contextlib.suppress(ProcessLookupError):
             os.kill(record.pid, signal_number(signal))
 
+    async def update(self, container_id: str, resources: dict[str, Any]) -> None:
+        found = self.find(container_id)
+        if found is None or not found.running:
+            raise RuntimeFailure("container is not running")
+        directory = self._containers / container_id
+        linux = json.loads((directory / "config.json").read_bytes())["linux"]
+        if "cgroupsPath" not in linux:
+            return  # nothing holds it
+        self._check_usage(container_id, resources)
+        path = directory / "resources.json"
+        path.write_bytes(msgspec.json.encode({name: resources[name] for name in _CHANGEABLE if name in resources}))
+        await self._runc("update", "--resources", str(path), container_id)
+
+    def _check_usage(self, container_id: str, resources: dict[str, Any]) -> None:
+        """The kernel of version 2 would kill a process rather than refuse a limit below what is in use."""
+        record, limit = self._read_record(container_id), resources.get("memory", {}).get("limit", 0)
+        if record is None or not limit:
+            return
+        used = self._cgroups.container_usage(record.pod_uid, container_id).memory_bytes
+        if used > limit:
+            raise RuntimeFailure(f"attempting to set memory limit ({limit}) below current usage ({used})")
+
     async def remove(self, container_id: str) -> None:
         directory = self._containers / container_id
         if (self._root / container_id).exists():
@@ -283,10 +308,12 @@ class OCIRuntime:
             # Without its monitor a container's end would never be known.
             and _is_alive(record.conmon_pid, record.conmon_start)
         )
+        # Whoever was killed between telling and doing has started nothing: runc takes the fifo away when it does.
+        started = record.started_at > 0 and not (alive and (self._root / container_id / "exec.fifo").exists())
         return FoundContainer(
             container_id=container_id,
-            running=alive and record.started_at > 0,
-            started_at=record.started_at,
+            running=alive and started,
+            started_at=record.started_at if started else 0.0,
             exit=ended,
             pid=record.pid,
         )
