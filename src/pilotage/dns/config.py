@@ -18,6 +18,22 @@ class Config:
 
     listen: tuple[str, ...]
     """Port 0 takes any free one (the same for UDP and TCP)."""
+    listen_tls: tuple[str, ...] = ()
+    """DNS over TLS (RFC 7858); the port may be left out and is then 853."""
+    listen_https: tuple[str, ...] = ()
+    """DNS over HTTPS (RFC 8484) at /dns-query; the port may be left out and is then 443."""
+    certificate: str = ""
+    """PEM file of the certificate chain for both; looked at again when it changes."""
+    key: str = ""
+    """PEM file of its private key."""
+    transfer_to: tuple[str, ...] = ()
+    """Addresses and CIDR ranges that may copy the zone (AXFR, IXFR); empty: none."""
+    reuse_port: bool = False
+    """Share the ports with other processes, between which the kernel spreads clients (SO_REUSEPORT)."""
+    worker: int = 0
+    """Which of the processes that share a node this is: each states a watermark of its own, from 1 on as `dns-N`."""
+    cluster_set_zone: str = "clusterset.local"
+    """The zone of imported Services (KEP-1645), once the cluster knows the kind ServiceImport; empty: none."""
     zone: str = "cluster.local"
     reverse_cidrs: tuple[str, ...] = ()
     """Service and pod ranges: unknown addresses in them are NXDOMAIN here and never asked of upstreams."""
@@ -50,8 +66,15 @@ class Config:
             raise UsageError("listen: at least one ADDRESS:PORT")
         for text in (*self.listen, *self.upstreams, *([self.health] if self.health else [])):
             parse_address(text)
-        for text in self.advertise:
+        for text in (*self.advertise, *self.listen_tls, *self.listen_https):
             parse_address(text)
+        if (self.listen_tls or self.listen_https) and not (self.certificate and self.key):
+            raise UsageError("certificate and key: DNS over TLS and HTTPS need both")
+        for text in self.transfer_to:
+            try:
+                ipaddress.ip_network(text, strict=False)
+            except ValueError as error:
+                raise UsageError(f"transfer_to: {text!r} is neither an address nor a range") from error
         if len(self.upstreams) > UPSTREAMS_MAX:
             raise UsageError(f"upstreams: at most {UPSTREAMS_MAX}")
         if not 0 <= self.ttl_s <= 3600:
@@ -64,6 +87,7 @@ class Config:
         try:
             if not from_text(self.zone):
                 raise ValueError("the root cannot be the cluster's zone")
+            from_text(self.cluster_set_zone)
             for cidr in self.reverse_cidrs:
                 reverse_zones(cidr)
         except ValueError as error:

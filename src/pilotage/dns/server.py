@@ -27,9 +27,12 @@ from pilotage.dns.core.table import Table
 from pilotage.dns.metrics import ADDRESSES, CHANGES, COMPILED, SERVICES
 from pilotage.dns.publish import SlicePublisher, own_slices
 from pilotage.dns.resolver import Resolver
+from pilotage.dns.secure import HTTPS_PORT, TLS_PORT, SecureListeners
 from pilotage.dns.tcp import StreamListener
+from pilotage.dns.transfer import Transfers
 from pilotage.dns.udp import RECEIVE_BUFFER_BYTES, DatagramListener
 from pilotage.kit.clock import SYSTEM_CLOCK, Clock
+from pilotage.kit.errors import UsageError
 from pilotage.kit.tasks import TaskSet, task_set
 from pilotage.telemetry import get_logger
 from pilotage.telemetry.health import serve_health
@@ -60,7 +63,7 @@ class _Bound:
     streams: socket.socket
 
 
-def bind(address: Address) -> _Bound:
+def bind(address: Address, *, reuse_port: bool = False) -> _Bound:
     """Both sockets of one address, on the same port. Raises `OSError`."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     attempts = 1 if address.port else 20  # a free UDP port may be taken for TCP
@@ -70,6 +73,8 @@ def bind(address: Address) -> _Bound:
         try:
             for bound in (datagrams, streams):
                 bound.setblocking(False)
+                if reuse_port:
+                    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
                 if family is socket.AF_INET6:
                     bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             streams.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -95,14 +100,25 @@ class Server:
         self._clock = clock
         upstreams = find_upstreams(config)
         self._bound: list[_Bound] = []
+        self.secure: SecureListeners | None = None
+        """Those that speak TLS; always there once the server is made."""
         try:
             for text in config.listen:
-                self._bound.append(bind(parse_address(text)))
+                self._bound.append(bind(parse_address(text), reuse_port=config.reuse_port))
         except OSError:
             self._close_sockets()
             raise
         self.addresses = tuple(bound.address for bound in self._bound)
         """What is listened on, with the ports really taken."""
+        try:
+            self.secure = SecureListeners(
+                config,
+                [_pair(parse_address(text, default_port=TLS_PORT)) for text in config.listen_tls],
+                [_pair(parse_address(text, default_port=HTTPS_PORT)) for text in config.listen_https],
+            )
+        except (OSError, UsageError):
+            self._close_sockets()
+            raise
         self.table = Table(settings_of(config, self.addresses), recursion=bool(upstreams))
         self.forward = Forward(upstreams, clock, attempt_timeout_s=config.upstream_timeout_s)
         self.cache = Cache(clock, entries_max=config.cache_entries_max)
@@ -112,6 +128,8 @@ class Server:
         for bound in self._bound:
             bound.datagrams.close()
             bound.streams.close()
+        if self.secure is not None:
+            self.secure.close()
 
     async def run(self, client: Client | None, on_ready: Callable[[], None]) -> None:
         """Serve until cancelled. Without a client the cluster is empty and only upstreams are asked."""
@@ -142,7 +160,10 @@ class Server:
         return "" if snapshot.synced else "waiting for the first complete view of the cluster"
 
     async def _listen(self, stack: AsyncExitStack, tasks: TaskSet) -> None:
-        streams = StreamListener(self.resolver)
+        transfers = Transfers(self.table, self._config.transfer_to) if self._config.transfer_to else None
+        streams = StreamListener(self.resolver, transfers=transfers)
+        assert self.secure is not None
+        await self.secure.start(stack, tasks, self.resolver, transfers)
         for bound in self._bound:
             listener = DatagramListener(bound.datagrams, self.resolver, tasks)
             listener.start()
@@ -167,7 +188,7 @@ class Server:
             pods = Informer(client, Pod)
             pods.add_handler(self._on_pod)
             informers.append(pods)
-        watermark = WatermarkPublisher(client, CONSUMER, self._config.node)
+        watermark = WatermarkPublisher(client, _consumer(self._config), self._config.node)
 
         def advance(_: int) -> None:
             if self.table.synced:
@@ -218,7 +239,15 @@ class Server:
 
     def _changed(self, kind: str) -> None:
         CHANGES.labels(kind).inc()
-        self.table.serial = int(self._clock.wall().timestamp())
+        self.table.advance_serial(int(self._clock.wall().timestamp()))
+
+
+def _pair(address: Address) -> tuple[str, int]:
+    return address.host, address.port
+
+
+def _consumer(config: Config) -> str:
+    return f"{CONSUMER}-{config.worker}" if config.worker else CONSUMER
 
 
 async def run(config: Config, client: Client, *, on_ready: Callable[[], None] = lambda: None) -> None:

@@ -7,9 +7,11 @@ time one question may trickle in, and the time the answer may take to be taken.
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
 
 from pilotage.dns.metrics import CONNECTIONS, DROPPED, QUERIES
 from pilotage.dns.resolver import Pending, Resolver
+from pilotage.dns.transfer import Transfers
 from pilotage.kit.tasks import TaskSet, task_set
 
 CONNECTIONS_MAX = 1_000
@@ -24,12 +26,15 @@ MESSAGE_BYTES_MAX = 4_096
 
 
 class StreamListener:
-    """Serves connections that `asyncio.start_server` hands it."""
+    """Serves connections that `asyncio.start_server` hands it, plain ones and those that TLS protects (RFC 7858)."""
 
-    def __init__(self, resolver: Resolver) -> None:
+    def __init__(self, resolver: Resolver, *, transport: str = "tcp", transfers: Transfers | None = None) -> None:
+        """`transport` is what metrics and taps call it; without `transfers` nobody may copy the zone."""
         self._resolver = resolver
+        self._transport = transport
+        self._transfers = transfers
         self._open = 0
-        self._cluster, self._upstream = (QUERIES.labels("tcp", by) for by in ("cluster", "upstream"))
+        self._cluster, self._upstream = (QUERIES.labels(transport, by) for by in ("cluster", "upstream"))
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, until it ends, is idle, or breaks a rule."""
@@ -63,6 +68,13 @@ class StreamListener:
                 break
             async with asyncio.timeout(MESSAGE_TIMEOUT_S):
                 data = await reader.readexactly(length)
+            client = writer.get_extra_info("peername") or ("", 0)
+            if self._transfers is not None and (messages := self._transfers.answer(data, client[0])) is not None:
+                with closing(messages):
+                    for message in messages:
+                        await _send(writer, message)
+                        await asyncio.sleep(0)  # others have their turn between two messages
+                continue
             result = self._resolver.now(data, stream=True)
             if isinstance(result, Pending):
                 self._upstream.inc()

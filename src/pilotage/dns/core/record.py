@@ -30,7 +30,7 @@ TYPE_NAMES = {A: "A", NS: "NS", CNAME: "CNAME", SOA: "SOA", PTR: "PTR", TXT: "TX
 
 
 class Rcode(IntEnum):
-    """RFC 1035 §4.1.1, RFC 6891 §9."""
+    """RFC 1035 §4.1.1, RFC 2136 §2.2, RFC 6891 §9."""
 
     NOERROR = 0
     FORMERR = 1
@@ -38,6 +38,7 @@ class Rcode(IntEnum):
     NXDOMAIN = 3
     NOTIMP = 4
     REFUSED = 5
+    NOTAUTH = 9
     BADVERS = 16
 
 

@@ -28,6 +28,7 @@ from pilotage.dns.core.records import (
     service_name,
     service_records,
 )
+from pilotage.dns.core.transfer import ZoneView
 from pilotage.dns.core.wire import (
     STREAM_BYTES_MAX,
     Compiled,
@@ -66,12 +67,13 @@ class Table:
     def __init__(self, settings: ZoneSettings, *, recursion: bool, answers_max: int = ANSWERS_MAX) -> None:
         self.settings = settings
         self.serial = 0
-        """The SOA serial: the time of the last change, set by the shell."""
+        """The SOA serial: the time of the last change."""
         self.synced = False
         """Before the first complete view of the cluster its names are SERVFAIL: a guess would be cached."""
         self.fast: dict[bytes, Compiled] = {}
         """Compiled replies, without id, by `wire.fast_key`. Always the same dict, so that listeners may hold it."""
-        self._recursion = recursion
+        self._serial_told = False
+        self.recursion = recursion
         self._answers_max = answers_max
         self._keys: dict[Hashable, list[bytes]] = {}  # the keys in `fast` by scope
         self._zone = Zone(settings, self)
@@ -92,14 +94,14 @@ class Table:
         `data` is the packet of `query`. A reply that depends on one object only is kept for the hot path.
         """
         if query.edns_version:
-            return rcode_reply(query, Rcode.BADVERS, recursion=self._recursion)
+            return rcode_reply(query, Rcode.BADVERS, recursion=self.recursion)
         if query.rclass != CLASS_IN:
             return None
         answer = self.answer(query.name, query.rtype)
         if answer is None or answer.follow is not None:
             return answer
         bytes_max = STREAM_BYTES_MAX if stream else query.answer_bytes_max
-        compiled = compile_answer(query, answer, bytes_max=bytes_max, recursion=self._recursion)
+        compiled = compile_answer(query, answer, bytes_max=bytes_max, recursion=self.recursion)
         if not stream and answer.scope is not None and is_fast(data, query):
             self.keep(fast_key(data), compiled, answer.scope)
         return data[:2] + (compiled if isinstance(compiled, bytes) else compiled())
@@ -183,6 +185,12 @@ class Table:
             _discard(self._endpoint_addresses, address, (*key, part.metadata.name))
             self.drop(address)
 
+    def advance_serial(self, now: int) -> None:
+        """The zone changed at `now`, in seconds. A serial that somebody was told never stands for another content."""
+        if now > self.serial or self._serial_told:
+            self.serial = max(now, self.serial + 1)
+            self._serial_told = False
+
     def set_namespace(self, name: str, *, exists: bool) -> None:
         if exists:
             self._namespaces.add(name)
@@ -259,6 +267,16 @@ class Table:
                     found[key] = min(label, found.get(key, label))
         for key, label in found.items():
             yield (label, *service_name(*key, self.settings))
+
+    def told_serial(self) -> int:
+        """The serial, for who will compare it with a later one."""
+        self._serial_told = True
+        return self.serial
+
+    def view(self) -> ZoneView:
+        """Everything that the zone consists of at this moment; costs one pass over the Services."""
+        services = tuple((service, tuple(self.slices(*key))) for key, service in self._services.items())
+        return ZoneView(settings=self.settings, serial=self.told_serial(), services=services)
 
     def snapshot(self) -> TableSnapshot:
         return TableSnapshot(

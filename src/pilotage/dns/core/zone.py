@@ -56,6 +56,7 @@ class Objects(Protocol):
 
     serial: int
 
+    def told_serial(self) -> int: ...
     def service(self, namespace: str, name: str) -> Service | None: ...
     def service_sets(self, service: Service) -> RecordSets: ...
     def endpoint_sets(self, service: Service) -> RecordSets: ...
@@ -196,7 +197,7 @@ class Zone:
     def _apex(self, rtype: int) -> Answer:
         """SOA and NS. Never kept: the serial moves with every change."""
         zone, ttl = self.settings.zone, self.settings.ttl
-        soa = soa_record(zone, self.objects.serial, ttl)
+        soa = soa_record(zone, self.objects.told_serial(), ttl)
         service = self.objects.service(*self.settings.dns_service)
         if service is not None:
             target = service_name(*self.settings.dns_service, self.settings)
