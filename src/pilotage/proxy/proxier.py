@@ -24,7 +24,7 @@ from pilotage.kit.tasks import task_set
 from pilotage.network import Flow, NetworkError, forget_flows
 from pilotage.proxy import metrics
 from pilotage.proxy.backends import Backend
-from pilotage.proxy.backends.registry import BACKENDS
+from pilotage.proxy.backends.registry import BACKENDS, resolve
 from pilotage.proxy.core.drift import Drift
 from pilotage.proxy.core.flows import is_stale_flow
 from pilotage.proxy.core.layout import Surroundings
@@ -39,8 +39,6 @@ ZONE_LABEL = "topology.kubernetes.io/zone"
 _SERVICE_INDEX = "service"
 _UDP = 17
 _RETRY = Backoff(initial_s=0.05, max_s=5.0)
-# Up to here a transaction takes about a millisecond: less than handing it to a thread and back may.
-_INLINE_ELEMENTS = 1000
 # Planning this many Services takes about 10 ms; then the loop lets others run.
 _PLANNED_AT_ONCE = 100
 _DRIFT_LOGGED_MAX = 20
@@ -57,7 +55,7 @@ class Config:
     node: str
     cluster_cidr: str = ""  # where pods live, comma-separated for two families; empty: unknown
     ip_families: tuple[str, ...] = ("ip", "ip6")  # those the kernel lacks are left out
-    backend: str = "nftables"  # a name in `backends.registry`
+    backend: str = "nftables"  # one of `backends.registry.NAMES`
     node_port_addresses: tuple[str, ...] = ()  # CIDRs of own addresses that answer on node ports; empty: all
     audit_interval_s: float = 0.2  # between looks at whether somebody else changed the kernel's rules
 
@@ -229,7 +227,7 @@ class Proxier:
             if delta:
                 started = self._clock.monotonic()
                 try:
-                    if delta.size <= _INLINE_ELEMENTS:
+                    if delta.size <= self._backend.inline_elements_max:
                         self._backend.apply(delta)
                     else:
                         await _in_thread(self._backend.apply, delta)
@@ -347,8 +345,16 @@ def _service_keys(one: EndpointSlice) -> Iterable[str]:
 async def run(config: Config, client: Client, *, on_ready: Callable[[], None] = lambda: None) -> None:
     """Proxy for `config.node` in the calling process's network namespace until cancelled; the rules stay."""
     backend = make_backend(config)
+
+    def take_over() -> None:
+        try:
+            cleanup(except_for=resolve(config.backend))  # only now, so that a change of backend leaves no gap
+        except BackendError as error:
+            _log.warning("rules of another backend may remain", error=str(error))
+        on_ready()
+
     try:
-        await Proxier(config, client, backend).run(on_ready)
+        await Proxier(config, client, backend).run(take_over)
     finally:
         backend.close()
 
@@ -358,7 +364,7 @@ def make_backend(config: Config) -> Backend:
     surroundings = Surroundings(
         cluster_cidrs=_cidrs(config.cluster_cidr), node_port_addresses=config.node_port_addresses
     )
-    return BACKENDS[config.backend](available_families(config.ip_families), surroundings)
+    return BACKENDS[resolve(config.backend)](available_families(config.ip_families), surroundings)
 
 
 def available_families(wanted: Iterable[str]) -> tuple[str, ...]:
@@ -366,9 +372,11 @@ def available_families(wanted: Iterable[str]) -> tuple[str, ...]:
     return tuple(family for family in wanted if family != "ip6" or Path("/proc/net/if_inet6").exists())
 
 
-def cleanup() -> None:
-    """Remove every rule that any backend ever made in the calling process's network namespace."""
-    for make in BACKENDS.values():
+def cleanup(*, except_for: str = "") -> None:
+    """Remove every rule that any backend, or any but one, ever made in the calling process's network namespace."""
+    for name, make in BACKENDS.items():
+        if name == except_for:
+            continue
         backend = make(("ip", "ip6"), Surroundings())
         try:
             backend.cleanup()

@@ -1,55 +1,140 @@
 """A little world of network namespaces: a client, two nodes, pods behind each, and servers that say who they are.
 
+Everything has an address of each family; `V4` and `V6` name them, so that one test runs on both.
+
     client 10.89.0.1 ─┐
     n1 10.89.0.11 ────┼─ underlay (bridge in the namespace `client`)
     n2 10.89.0.12 ────┘
     n1: cni0 10.244.1.1/24 ─ pods a (.2), b (.3)        n2: cni0 10.244.2.1/24 ─ pod c (.2)
 
-The proxy under test works in n1. Only sockets cross namespaces; all servers run in one thread of this process.
+The proxy under test works in n1. Only sockets cross namespaces; all servers run in one thread of this process. A new
+backend is one line in `BACKENDS`, and then has to answer for everything in `test_real_packets`.
 """
 
 import contextlib
+import errno
 import selectors
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from pilotage.network import namespaces
+from pilotage.network import forget_flows, namespaces
 from pilotage.nft import KernelNft
+from pilotage.proxy.backends import Backend
+from pilotage.proxy.backends.iptables import IptablesBackend
 from pilotage.proxy.backends.nftables import NftablesBackend
+from pilotage.proxy.backends.xtables import KernelXtables
 from pilotage.proxy.core.layout import Surroundings
 
-TIMEOUT_S = 2.0  # longer than any of these answers takes, short enough for the test of a dropped packet
-PODS = {"a": ("n1", "10.244.1.2"), "b": ("n1", "10.244.1.3"), "c": ("n2", "10.244.2.2")}
-NODES = {"n1": "10.89.0.11", "n2": "10.89.0.12"}
+TIMEOUT_S = 2.0  # longer than any of these answers takes
+PATIENCE_S = 0.4  # for the test of a dropped packet: an answer that does come takes a thousandth of it
+PODS = {"a": "n1", "b": "n1", "c": "n2"}
+NODES = ("n1", "n2")
 NAMESPACES = ("client", *NODES, *PODS)
-SURROUNDINGS = Surroundings(cluster_cidrs=("10.244.0.0/16",))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """The world in one address family."""
+
+    family: str  # ip or ip6
+    address_type: str  # of slices
+    length: int  # of the networks below that one link is on
+    client: str
+    nodes: dict[str, str]
+    pods: dict[str, str]
+    bridges: dict[str, str]  # node → its address in the network of its pods
+    pod_network: str
+    service_networks: tuple[str, ...]  # led to n1 by the client
+    vip: str
+    other_vip: str
+    external: str
+    balancer: str
+    client_network: str  # only the client is in it
+    elsewhere_network: str  # nobody is in it
+
+    def endpoint(self, pod: str) -> str:
+        """As `make_endpoint` reads it."""
+        return f"{self.pods[pod]}@{PODS[pod]}"
+
+
+V4 = Addresses(
+    family="ip",
+    address_type="IPv4",
+    length=24,
+    client="10.89.0.1",
+    nodes={"n1": "10.89.0.11", "n2": "10.89.0.12"},
+    pods={"a": "10.244.1.2", "b": "10.244.1.3", "c": "10.244.2.2"},
+    bridges={"n1": "10.244.1.1", "n2": "10.244.2.1"},
+    pod_network="10.244.0.0/16",
+    service_networks=("10.96.0.0/16", "198.51.100.0/24", "10.89.200.0/24"),
+    vip="10.96.0.1",
+    other_vip="10.96.0.10",
+    external="198.51.100.7",
+    balancer="10.89.200.1",
+    client_network="10.89.0.0/29",
+    elsewhere_network="203.0.113.0/24",
+)
+V6 = Addresses(
+    family="ip6",
+    address_type="IPv6",
+    length=64,
+    client="fd00:89::1",
+    nodes={"n1": "fd00:89::11", "n2": "fd00:89::12"},
+    pods={"a": "fd00:244:0:1::2", "b": "fd00:244:0:1::3", "c": "fd00:244:0:2::2"},
+    bridges={"n1": "fd00:244:0:1::1", "n2": "fd00:244:0:2::1"},
+    pod_network="fd00:244::/48",
+    service_networks=("fd00:96::/112", "2001:db8:51::/64", "fd00:89:200::/64"),
+    vip="fd00:96::1",
+    other_vip="fd00:96::10",
+    external="2001:db8:51::7",
+    balancer="fd00:89:200::1",
+    client_network="fd00:89::/124",
+    elsewhere_network="2001:db8:203::/64",
+)
+SURROUNDINGS = Surroundings(cluster_cidrs=(V4.pod_network, V6.pod_network))
+FAMILIES = ("ip", "ip6")
+
+
+def at(address: str, port: int) -> str:
+    """`address:port`, as people write it."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
 
 
-def _join(bridge_namespace: str, bridge: str, namespace: str, address: str, gateway: str) -> None:
+def _address(namespace: str, address: str, length: int, device: str) -> None:
+    nodad = ["nodad"] if ":" in address else []
+    _ip("-n", namespace, "addr", "add", f"{address}/{length}", "dev", device, *nodad)
+
+
+def _join(bridge_namespace: str, bridge: str, namespace: str) -> None:
     port = f"v{namespace}"
     _ip("-n", bridge_namespace, "link", "add", port, "type", "veth", "peer", "eth0", "netns", namespace)
     _ip("-n", bridge_namespace, "link", "set", port, "master", bridge, "up")
     # A pod may be answered by itself: the bridge must send a frame back where it came from.
     _ip("-n", bridge_namespace, "link", "set", port, "type", "bridge_slave", "hairpin", "on")
-    _ip("-n", namespace, "addr", "add", address, "dev", "eth0")
     _ip("-n", namespace, "link", "set", "eth0", "up")
-    if gateway:
-        _ip("-n", namespace, "route", "add", "default", "via", gateway)
 
 
-def _bridge(namespace: str, name: str, address: str) -> None:
-    _ip("-n", namespace, "link", "add", name, "type", "bridge", "forward_delay", "0")
-    _ip("-n", namespace, "addr", "add", address, "dev", name)
+def _bridge(namespace: str, name: str) -> None:
+    _ip("-n", namespace, "link", "add", name, "type", "bridge", "forward_delay", "0", "mcast_snooping", "0")
     _ip("-n", namespace, "link", "set", name, "up")
+
+
+def _set_up_kernel() -> None:
+    """Forward, and let nobody wait for duplicate address detection."""
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+    Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")
+    for name in ("all", "default"):
+        Path(f"/proc/sys/net/ipv6/conf/{name}/accept_dad").write_text("0")
 
 
 class Servers(threading.Thread):
@@ -63,7 +148,7 @@ class Servers(threading.Thread):
 
     def listen(self, name: str, namespace: str, address: str, port: int, *, udp: bool = False) -> None:
         kind = socket.SOCK_DGRAM if udp else socket.SOCK_STREAM
-        sock = namespaces.socket_in(path(namespace), socket.AF_INET, kind)
+        sock = namespaces.socket_in(path(namespace), _socket_family(address), kind)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((address, port))
         if not udp:
@@ -95,6 +180,10 @@ class Servers(threading.Thread):
         self._selector.close()
 
 
+def _socket_family(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
 def path(namespace: str) -> Path:
     return Path("/run/netns") / namespace
 
@@ -105,36 +194,61 @@ class World:
     def __init__(self) -> None:
         for namespace in NAMESPACES:
             _ip("netns", "add", namespace)
+            namespaces.run_in(path(namespace), _set_up_kernel)
             _ip("-n", namespace, "link", "set", "lo", "up")
-        _bridge("client", "underlay0", "10.89.0.1/16")
-        for index, (node, address) in enumerate(NODES.items(), 1):
-            _join("client", "underlay0", node, f"{address}/16", "10.89.0.1")
-            _bridge(node, "cni0", f"10.244.{index}.1/24")
-            namespaces.run_in(path(node), lambda: Path("/proc/sys/net/ipv4/ip_forward").write_text("1"))
-            _ip("-n", "client", "route", "add", f"10.244.{index}.0/24", "via", address)
-            for other, (number, via) in enumerate(NODES.items(), 1):
-                if number != node:
-                    _ip("-n", node, "route", "add", f"10.244.{other}.0/24", "via", via)
-        for service_network in ("10.96.0.0/16", "198.51.100.0/24", "10.89.200.0/24"):
-            _ip("-n", "client", "route", "add", service_network, "via", NODES["n1"])
+        _bridge("client", "underlay0")
+        for node in NODES:
+            _join("client", "underlay0", node)
+            _bridge(node, "cni0")
+        for pod, node in PODS.items():
+            _join(node, "cni0", pod)
         self.servers = Servers()
-        for pod, (node, address) in PODS.items():
-            _join(node, "cni0", pod, f"{address}/24", address.rpartition(".")[0] + ".1")
-            self.servers.listen(pod, pod, address, 8080)
-            self.servers.listen(pod, pod, address, 8080, udp=True)
-        self.servers.listen("dns-n1", "n1", NODES["n1"], 53, udp=True)
+        for net in (V4, V6):
+            self._number(net)
+            for pod, address in net.pods.items():
+                self.servers.listen(pod, pod, address, 8080)
+                self.servers.listen(pod, pod, address, 8080, udp=True)
+            self.servers.listen("dns-n1", "n1", net.nodes["n1"], 53, udp=True)
         self.servers.start()
 
-    def ask(self, source: str, to: str, *, udp: bool = False, sock: socket.socket | None = None) -> str:
-        """Who answers `address:port` when asked from namespace `source`; or `refused`, or `silence`."""
+    @staticmethod
+    def _number(net: Addresses) -> None:
+        """Addresses and routes of one family."""
+        wide = 16 if net is V4 else 64
+        _address("client", net.client, wide, "underlay0")
+        for node, address in net.nodes.items():
+            _address(node, address, wide, "eth0")
+            _address(node, net.bridges[node], net.length, "cni0")
+            _ip("-n", node, "route", "add", "default", "via", net.client)
+        for pod, node in PODS.items():
+            _address(pod, net.pods[pod], net.length, "eth0")
+            _ip("-n", pod, "route", "add", "default", "via", net.bridges[node])
+        for node, address in net.nodes.items():
+            network = f"{net.bridges[node].removesuffix('1') + ('0' if net is V4 else '')}/{net.length}"
+            for other in ("client", *NODES):
+                if other != node:
+                    _ip("-n", other, "route", "add", network, "via", address)
+        for network in net.service_networks:
+            _ip("-n", "client", "route", "add", network, "via", net.nodes["n1"])
+
+    def ask(
+        self,
+        source: str,
+        to: str,
+        *,
+        udp: bool = False,
+        sock: socket.socket | None = None,
+        patience_s: float = TIMEOUT_S,
+    ) -> str:
+        """Who answers `address:port` when asked from namespace `source`; or `refused`, `silence` or `unreachable`."""
         own = sock is None
-        address, _, port = to.rpartition(":")
+        address, port = _split(to)
         kind = socket.SOCK_DGRAM if udp else socket.SOCK_STREAM
-        sock = sock or namespaces.socket_in(path(source), socket.AF_INET, kind)
+        sock = sock or namespaces.socket_in(path(source), _socket_family(address), kind)
         try:
-            sock.settimeout(TIMEOUT_S)
+            sock.settimeout(patience_s)
             if own or not udp:
-                sock.connect((address, int(port)))
+                sock.connect((address, port))
             if udp:
                 sock.send(b"who")
             return sock.recv(2048).decode() or "closed"
@@ -142,24 +256,37 @@ class World:
             return "refused"
         except TimeoutError:
             return "silence"
+        except OSError as error:
+            if error.errno != errno.EHOSTUNREACH:
+                raise
+            return "unreachable"
         finally:
             if own:
                 sock.close()
+
+    def is_silent(self, source: str, to: str) -> bool:
+        """Whether nobody answers: the packet was dropped."""
+        return self.ask(source, to, patience_s=PATIENCE_S) == "silence"
 
     def names(self, source: str, to: str, times: int, *, udp: bool = False) -> set[str]:
         """The servers that answered so many fresh connections."""
         return {self.ask(source, to, udp=udp).split(" ")[0] for _ in range(times)}
 
     def udp_socket(self, source: str, to: str) -> socket.socket:
-        address, _, port = to.rpartition(":")
-        sock = namespaces.socket_in(path(source), socket.AF_INET, socket.SOCK_DGRAM)
-        sock.connect((address, int(port)))
+        address, port = _split(to)
+        sock = namespaces.socket_in(path(source), _socket_family(address), socket.SOCK_DGRAM)
+        sock.connect((address, port))
         return sock
 
     def close(self) -> None:
         self.servers.close()
         for namespace in NAMESPACES:
             subprocess.run(["ip", "netns", "del", namespace], check=False, capture_output=True)
+
+
+def _split(to: str) -> tuple[str, int]:
+    address, _, port = to.rpartition(":")
+    return address.strip("[]"), int(port)
 
 
 @pytest.fixture(scope="session")
@@ -169,13 +296,48 @@ def world() -> Iterator[World]:
     made.close()
 
 
-@pytest.fixture
-def backend(world: World) -> Iterator[NftablesBackend]:
-    """The backend in node n1, with no table at first and none at the end."""
-    made = namespaces.run_in(
-        path("n1"), lambda: NftablesBackend(KernelNft(), families=("ip",), surroundings=SURROUNDINGS)
-    )
+def _nftables() -> NftablesBackend:
+    return NftablesBackend(KernelNft(), families=FAMILIES, surroundings=SURROUNDINGS)
+
+
+def _iptables_legacy() -> IptablesBackend:
+    return IptablesBackend(KernelXtables("legacy"), families=FAMILIES, surroundings=SURROUNDINGS)
+
+
+def _iptables_nft() -> IptablesBackend:
+    return IptablesBackend(KernelXtables("nft"), families=FAMILIES, surroundings=SURROUNDINGS)
+
+
+BACKENDS: dict[str, Callable[[], Backend]] = {
+    "nftables": _nftables,
+    "iptables-legacy": _iptables_legacy,
+    "iptables-nft": _iptables_nft,
+}
+
+
+def _in_node(make: Callable[[], Backend]) -> Iterator[Backend]:
+    made = namespaces.run_in(path("n1"), make)
     made.cleanup()
+    namespaces.run_in(path("n1"), lambda: forget_flows(lambda flow: True))
     yield made
     made.cleanup()
     made.close()
+
+
+@pytest.fixture
+def backend(world: World) -> Iterator[Backend]:
+    """The nftables backend in node n1, with no table at first and none at the end."""
+    yield from _in_node(_nftables)
+
+
+@pytest.fixture(params=BACKENDS)
+def each_backend(world: World, request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """Every backend in turn, in node n1, with no rule at first and none at the end."""
+    yield from _in_node(BACKENDS[request.param])
+
+
+@pytest.fixture(params=[V4, V6], ids=["IPv4", "IPv6"])
+def net(request: pytest.FixtureRequest) -> Addresses:
+    """The world in each address family in turn."""
+    chosen: Addresses = request.param
+    return chosen

@@ -68,6 +68,9 @@ def agent(
         "/var/lib/pilotage-agent"
     ),
     run_dir: Annotated[Path, typer.Option(help="Namespaces and running containers.")] = Path("/run/pilotage-agent"),
+    static_pods: Annotated[
+        Path | None, typer.Option(help="Run the pods in this directory's files, with or without the API.")
+    ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Serving certificate; needed for logs and exec.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key.")] = None,
     client_ca: Annotated[Path | None, typer.Option(help="Authority of the API server's client certificate.")] = None,
@@ -86,6 +89,7 @@ def agent(
         data_dir=data_dir.absolute(),
         run_dir=run_dir.absolute(),
         cgroup_parent=f"/pilotage/agent-{node}",
+        static_pods_dir=static_pods.absolute() if static_pods is not None else None,
         serving_cert=tls_cert,
         serving_key=tls_key,
         client_ca=client_ca,
@@ -103,12 +107,20 @@ def proxy(
     cluster_cidr: Annotated[
         str, typer.Option(help="Addresses of all pods; traffic from elsewhere is masqueraded.")
     ] = "",
+    backend: Annotated[
+        str,
+        typer.Option(
+            help="nftables, iptables, iptables-legacy or iptables-nft; iptables is the flavour the host calls so."
+        ),
+    ] = "nftables",
     log_level: LogLevel = "info",
 ) -> int:
     """Run the service proxy of one node."""
-    from pilotage.proxy import Config, run
+    from pilotage.proxy import BACKEND_NAMES, Config, run
 
-    config = Config(node=node, cluster_cidr=cluster_cidr)
+    if backend not in BACKEND_NAMES:
+        raise typer.BadParameter(f"backend {backend!r} is none of {', '.join(BACKEND_NAMES)}")
+    config = Config(node=node, cluster_cidr=cluster_cidr, backend=backend)
     return run_client("proxy", log_level, kubeconfig, lambda client, ready: run(config, client, on_ready=ready))
 
 

@@ -18,6 +18,11 @@ from pilotage.proxy.core.plan import Delta, Plan
 class Backend(Protocol):
     """One way to make a node forward. Every call raises `BackendError` and then changed nothing visible."""
 
+    @property
+    def inline_elements_max(self) -> int:
+        """Up to so many changed elements `apply` takes about a millisecond, so it may run on the event loop."""
+        ...
+
     def sync(self, plan: Plan) -> int:
         """Make everything as `plan` says, whatever is there now, without a gap for what stays; returns changes made."""
         ...

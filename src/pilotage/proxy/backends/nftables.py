@@ -53,6 +53,8 @@ def _refusals() -> Iterator[None]:
 class NftablesBackend:
     """Holds nothing but what it must compare with: the kernel is the state."""
 
+    inline_elements_max = 1000  # as many take a millisecond, less than handing them to a thread and back may
+
     def __init__(self, nft: Nft, *, families: Sequence[str] = ("ip",), surroundings: Surroundings) -> None:
         self._nft = nft
         self._families = tuple(families)
