@@ -1,4 +1,4 @@
-"""What the DNS server is told at its start."""
+"""What the DNS server is told at its start; what it may be told anew while it runs is in `chain.build`'s file."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pilotage.dns.chain.forward import Address
+from pilotage.dns.chain.exchange import Address, parse_address
 from pilotage.kit.errors import UsageError
+
+__all__ = ["Config", "find_upstreams", "parse_address"]
 
 UPSTREAMS_MAX = 8
 
@@ -57,6 +59,12 @@ class Config:
     """Upstream answers kept, about 1 kB each."""
     upstream_timeout_s: float = 2.0
     """For one attempt at one upstream."""
+    config_file: str = ""
+    """The chain of plugins, instead of `upstreams` and `resolv_conf`; read again when it changes. Empty: none."""
+    snapshot_file: str = ""
+    """Where the last good view of the cluster is kept for a start without the API; empty: nowhere."""
+    handover: str = ""
+    """A Unix socket by which the next process takes over the sockets of this one; empty: no handover."""
 
     def check(self) -> None:
         """Raises `UsageError` with the field and what is wrong with it."""
@@ -92,24 +100,6 @@ class Config:
                 reverse_zones(cidr)
         except ValueError as error:
             raise UsageError(f"zone or reverse_cidrs: {error}") from error
-
-
-def parse_address(text: str, *, default_port: int = 53) -> Address:
-    """`10.0.0.1`, `10.0.0.1:53`, `[::1]:53` or `::1`. Raises `UsageError`."""
-    host, port = text, str(default_port)
-    if text.startswith("["):
-        host, closed, rest = text[1:].partition("]")
-        port = (rest.removeprefix(":") or port) if closed else "missing ]"
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-    try:
-        ipaddress.ip_address(host)
-        number = int(port)
-        if not 0 <= number <= 65535:
-            raise ValueError(port)
-    except ValueError as error:
-        raise UsageError(f"{text!r} is not ADDRESS or ADDRESS:PORT") from error
-    return Address(host, number)
 
 
 def find_upstreams(config: Config) -> tuple[Address, ...]:

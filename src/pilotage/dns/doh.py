@@ -72,7 +72,7 @@ class HttpsListener:
         if isinstance(request, Refusal):
             DROPPED.inc()
             return request
-        result = self._resolver.now(request, stream=True)
+        result = self._resolver.now(request, stream=True, client=client)
         if isinstance(result, Pending):
             self._upstream.inc()
             return await self._resolver.later(result, stream=True)

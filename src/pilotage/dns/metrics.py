@@ -13,6 +13,15 @@ CACHE = counter("pilotage_dns_cache_lookups_total", "Lookups of upstream answers
 UPSTREAM_SECONDS = histogram(
     "pilotage_dns_upstream_seconds", "Time of one attempt at one upstream.", ("upstream", "result")
 )
+CACHE_ENTRIES = gauge("pilotage_dns_cache_entries_count", "Upstream answers kept.")
+CACHE_PREFETCH = counter("pilotage_dns_cache_prefetch_total", "Answers fetched again before they lapsed.")
+CACHE_STALE = counter("pilotage_dns_cache_served_stale_total", "Lapsed answers given because no upstream answered.")
+UPSTREAM_REJECTS = counter("pilotage_dns_upstream_rejects_total", "Questions beyond concurrent_max.")
+HEALTHCHECK_FAILURES = counter(
+    "pilotage_dns_upstream_healthcheck_failures_total", "Resting upstreams that did not answer.", ("upstream",)
+)
+RELOADS = counter("pilotage_dns_reloads_total", "Changes of the configuration file: applied, refused.", ("result",))
+GUARDED = counter("pilotage_dns_guarded_total", "Packets not served, by guard: acl, ratelimit.", ("guard",))
 SERVICES = gauge("pilotage_dns_services_count", "Services in the table.")
 ADDRESSES = gauge("pilotage_dns_addresses_count", "Endpoint addresses in the table.")
 COMPILED = gauge("pilotage_dns_compiled_answers_count", "Answers compiled for the fast path.")

@@ -21,7 +21,7 @@ from pilotage.api.discovery_v1 import (
 from pilotage.api.meta_v1 import ObjectMeta
 from pilotage.api.status import ApiError
 from pilotage.client import Client, ConnectionFailed
-from pilotage.dns.chain.forward import Address
+from pilotage.dns.chain.exchange import Address
 from pilotage.kit.backoff import Backoff
 from pilotage.telemetry import get_logger
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from pilotage.dns.chain import Handler
-from pilotage.dns.core.record import CLASS_IN, Rcode
+from pilotage.dns.chain import Chain, Request
+from pilotage.dns.core.record import Rcode
 from pilotage.dns.core.table import Table
 from pilotage.dns.core.upstream import answer_records, render
 from pilotage.dns.core.wire import (
@@ -21,7 +21,6 @@ from pilotage.dns.core.wire import (
     fast_key,
     is_fast,
     parse_query,
-    question_section,
     rcode_reply,
 )
 from pilotage.dns.core.zone import Answer
@@ -41,37 +40,57 @@ class Pending:
     query: Query
     partial: Answer | None
     """The CNAMEs found so far; None when the whole question is the upstreams'."""
+    client: str = ""
+    """The asker's address."""
 
 
 class Resolver:
     """Answers packets."""
 
-    def __init__(self, table: Table, upstream: Handler) -> None:
+    def __init__(self, table: Table, chain: Chain) -> None:
         self.table = table
-        self._upstream = upstream
+        self.chain = chain
+        table.recursion = chain.recursive
         self._flush: asyncio.TimerHandle | None = None
+        self._changes = 0
 
-    def now(self, data: bytes, *, stream: bool = False) -> bytes | Pending | None:
+    def exchange(self, chain: Chain) -> None:
+        """Serve by another configuration from the next packet on; questions under way end by the old one."""
+        self.chain = chain
+        self.table.forget_answers(recursion=chain.recursive)
+
+    def cluster_changed(self) -> None:
+        """An object changed: answers of the chain that depend on the cluster are not to be repeated."""
+        self._changes += 1
+        if self._flush is not None and self.chain.depends_on_cluster:
+            self.table.drop(EXTERNAL)
+
+    def now(self, data: bytes, *, stream: bool = False, client: str = "") -> bytes | Pending | None:
         """The reply; a `Pending` for `later`; None for what deserves no answer."""
         try:
             query = parse_query(data)
         except Malformed as error:
             return error.reply
+        if self.chain.claiming and not query.edns_version and self.chain.claims(query):
+            return Pending(data=data, query=query, partial=None, client=client)
         result = self.table.respond(data, query, stream=stream)
         if isinstance(result, bytes):
             return result
-        return Pending(data=data, query=query, partial=result)
+        return Pending(data=data, query=query, partial=result, client=client)
 
     async def later(self, pending: Pending, *, stream: bool = False) -> bytes:
         """The reply, with the upstreams' help. Never raises for what they do."""
         query = pending.query
         bytes_max = STREAM_BYTES_MAX if stream else query.answer_bytes_max
         if pending.partial is not None:
-            return await self._follow(query, pending.partial, bytes_max)
-        reply = await self._upstream(query)
+            return await self._follow(pending, pending.partial, bytes_max)
+        changes, chain = self._changes, self.chain
+        reply = await chain.handler(Request(query=query, client=pending.client))
         RESPONSES.labels(str(reply.rcode)).inc()
         rendered = render(reply, query, bytes_max=bytes_max)
-        if not stream and reply.lifetime_s - reply.age_s > EXTERNAL_KEPT_S and is_fast(pending.data, query):
+        if chain is not self.chain or (chain.depends_on_cluster and changes != self._changes):
+            return rendered  # true when asked for, perhaps not any more
+        if not stream and reply.repeatable_s > EXTERNAL_KEPT_S and is_fast(pending.data, query):
             self._keep(fast_key(pending.data), rendered[2:])
         return rendered
 
@@ -79,19 +98,11 @@ class Resolver:
         """What to say when too many already wait."""
         return rcode_reply(pending.query, Rcode.SERVFAIL, recursion=True)
 
-    async def _follow(self, query: Query, partial: Answer, bytes_max: int) -> bytes:
+    async def _follow(self, pending: Pending, partial: Answer, bytes_max: int) -> bytes:
         """An ExternalName: our CNAMEs, then whatever the upstreams say about the last target."""
         assert partial.follow is not None
-        target = Query(
-            id=0,
-            flags=query.flags,
-            name=partial.follow,
-            rtype=query.rtype,
-            rclass=CLASS_IN,
-            question=question_section(partial.follow, query.rtype),
-            dnssec_ok=query.dnssec_ok,
-        )
-        reply = await self._upstream(target)
+        query = pending.query
+        reply = await self.chain.handler(Request(query=query, client=pending.client).about(partial.follow, query.rtype))
         RESPONSES.labels(str(reply.rcode)).inc()
         try:
             # RFC 6604: the response code is that of the last name.

@@ -69,13 +69,19 @@ class StreamListener:
             async with asyncio.timeout(MESSAGE_TIMEOUT_S):
                 data = await reader.readexactly(length)
             client = writer.get_extra_info("peername") or ("", 0)
+            gate = self._resolver.chain.gate
+            if gate is not None and (refusal := gate.check(client, data, transport=self._transport)) is not None:
+                if not refusal:
+                    break
+                await _send(writer, refusal)  # the gate has told the taps
+                continue
             if self._transfers is not None and (messages := self._transfers.answer(data, client[0])) is not None:
                 with closing(messages):
                     for message in messages:
                         await _send(writer, message)
                         await asyncio.sleep(0)  # others have their turn between two messages
                 continue
-            result = self._resolver.now(data, stream=True)
+            result = self._resolver.now(data, stream=True, client=client[0])
             if isinstance(result, Pending):
                 self._upstream.inc()
                 await slots.acquire()
@@ -85,15 +91,21 @@ class StreamListener:
                 break
             else:
                 self._cluster.inc()
-                await _send(writer, result)
+                await self._reply(writer, result)
         for _ in range(QUESTIONS_MAX):
             await slots.acquire()  # let what is under way be answered
 
     async def _later(self, pending: Pending, writer: asyncio.StreamWriter, slots: asyncio.Semaphore) -> None:
         try:
-            await _send(writer, await self._resolver.later(pending, stream=True))
+            await self._reply(writer, await self._resolver.later(pending, stream=True))
         finally:
             slots.release()
+
+    async def _reply(self, writer: asyncio.StreamWriter, reply: bytes) -> None:
+        gate = self._resolver.chain.gate
+        if gate is not None:
+            gate.sent(writer.get_extra_info("peername") or ("", 0), reply, transport=self._transport)
+        await _send(writer, reply)
 
 
 async def _send(writer: asyncio.StreamWriter, reply: bytes) -> None:

@@ -13,7 +13,9 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from typing import Any
 
+from pilotage.dns.chain import Gate
 from pilotage.dns.core.wire import Rotation, echo_case
 from pilotage.dns.metrics import DROPPED, QUERIES
 from pilotage.dns.resolver import Pending, Resolver
@@ -40,9 +42,12 @@ class DatagramListener:
         self._fast, self._cluster, self._upstream, self._refused = (
             QUERIES.labels("udp", by) for by in ("fast", "cluster", "upstream", "refused")
         )
-        self._read = self._reader()
+        self._gate: Gate | None = None
 
     def start(self) -> None:
+        """Read, or go on reading by the rules that have changed."""
+        self._gate = self._resolver.chain.gate
+        self._read = self._reader()
         asyncio.get_running_loop().add_reader(self._socket.fileno(), self._read)
 
     def close(self) -> None:
@@ -52,7 +57,10 @@ class DatagramListener:
 
     def _reader(self) -> Callable[[], None]:
         """The callback, as a closure: local names are what makes it fast."""
-        receive, send = self._socket.recvfrom, self._socket.sendto
+        receive: Callable[[int], tuple[bytes, Any]] = self._socket.recvfrom
+        send: Callable[[bytes, Any], object] = self._socket.sendto
+        if self._gate is not None:
+            receive, send = self._gate.receiver(self._socket), self._gate.sender(self._socket)
         look_up, miss, count = self._resolver.table.fast.get, self._miss, self._fast.inc
 
         def read() -> None:
@@ -87,7 +95,7 @@ class DatagramListener:
         return read
 
     def _miss(self, data: bytes, address: tuple[str, int]) -> None:
-        result = self._resolver.now(data)
+        result = self._resolver.now(data, client=address[0])
         if isinstance(result, bytes):
             self._cluster.inc()
             self._send(result, address)
@@ -108,6 +116,8 @@ class DatagramListener:
             self._pending -= 1
 
     def _send(self, reply: bytes, address: tuple[str, int]) -> None:
+        if self._gate is not None:
+            self._gate.sent(address, reply, transport="udp")
         try:
             self._socket.sendto(reply, address)
         except OSError:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from pilotage.dns import Config
-from pilotage.dns.chain.forward import Address
-from pilotage.dns.config import find_upstreams, parse_address
+from pilotage.dns.chain.exchange import Address, parse_address
+from pilotage.dns.config import find_upstreams
 from pilotage.dns.publish import own_slices
 from pilotage.kit.errors import UsageError
 

@@ -129,6 +129,12 @@ class Table:
         for key in self._keys.pop(scope, ()):
             self.fast.pop(key, None)
 
+    def forget_answers(self, *, recursion: bool) -> None:
+        """Drop every compiled answer, because what decides about them has changed; `recursion` is the RA bit."""
+        self.recursion = recursion
+        self.fast.clear()
+        self._keys.clear()
+
     # ── changes ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def set_service(self, old: Service | None, new: Service | None) -> None:

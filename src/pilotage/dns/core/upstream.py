@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from struct import Struct
 from struct import error as StructError
 
+from pilotage.dns.core.bailiwick import check_answer
 from pilotage.dns.core.name import Name
 from pilotage.dns.core.record import OPT, SOA, Rcode, Record
 from pilotage.dns.core.wire import (
@@ -23,12 +24,15 @@ from pilotage.dns.core.wire import (
     QR,
     RA,
     RD,
+    STREAM_BYTES_MAX,
     TC,
     UDP_BYTES_MAX,
     Malformed,
     Query,
+    compile_answer,
     skip_name,
 )
+from pilotage.dns.core.zone import Answer
 
 _HEADER = Struct("!HHHHHH")
 _RECORD = Struct("!HHIH")
@@ -51,10 +55,28 @@ class Reply:
     """How long it may be kept; 0: not at all."""
     age_s: int = 0
     """How much of the TTLs and of `lifetime_s` has passed."""
+    authoritative: bool = False
+    """Whether it is from data of our own: the AA bit."""
+    private: bool = False
+    """Whether another asker, or the same one a moment later, may get another answer: never to be kept."""
+
+    @property
+    def repeatable_s(self) -> int:
+        """For how long the same bytes may be sent to anybody who asks the same."""
+        return 0 if self.private else self.lifetime_s - self.age_s
 
     def aged(self, age_s: int) -> Reply:
         """The same answer, received `age_s` seconds ago."""
         return replace(self, age_s=age_s)
+
+    def with_ttls(self, least: int, most: int) -> Reply:
+        """The same answer with every TTL, and the lifetime, between the two."""
+        message = bytearray(self.message)
+        for offset in self.ttl_offsets:
+            ttl = int.from_bytes(message[offset : offset + 4], "big")
+            message[offset : offset + 4] = min(max(ttl if ttl < 1 << 31 else 0, least), most).to_bytes(4, "big")
+        lifetime = min(max(self.lifetime_s, least), most)
+        return replace(self, message=bytes(message), lifetime_s=lifetime)
 
 
 def upstream_query(query: Query, ident: int, case_bits: int) -> bytes:
@@ -96,10 +118,28 @@ def judge(sent: bytes, received: bytes) -> Verdict:
 def accept(sent: bytes, received: bytes) -> Reply:
     """Take an answer apart that `judge` found to be ours. Raises `ValueError` when it is malformed."""
     question_end = len(sent) - 11
-    _, flags, questions, *counts = _HEADER.unpack_from(received)
-    rcode = flags & 0xF
+    questions = int.from_bytes(received[4:6], "big")
     if questions != 1 or received[HEADER_BYTES:question_end].lower() != sent[HEADER_BYTES:question_end].lower():
         raise ValueError("another question")
+    reply = read_reply(received, question_end)
+    if reply.message[6:8] == b"\0\0":
+        return reply
+    end = check_answer(reply.message, question_end)
+    wants_proof = sent[-6:-2] != b"\0\0\0\0"  # DO: the authority section may hold signatures
+    return reply if wants_proof or end == len(reply.message) else _without_offers(reply, end)
+
+
+def _without_offers(reply: Reply, end: int) -> Reply:
+    """Only the answer section, which ends at `end`: no stub needs more, and every further name could be a forgery."""
+    counts = reply.message[4:8] + b"\0\0\0\0"
+    message = reply.message[:4] + counts + reply.message[HEADER_BYTES:end]
+    return replace(reply, message=message, ttl_offsets=tuple(o for o in reply.ttl_offsets if o < end))
+
+
+def read_reply(received: bytes, question_end: int) -> Reply:
+    """Find the records of a message whose question ends at `question_end`. Raises `ValueError` when malformed."""
+    _, flags, _, *counts = _HEADER.unpack_from(received)
+    rcode = flags & 0xF
     offsets: list[int] = []
     lifetime = TTL_MAX_S
     position = question_end
@@ -150,7 +190,8 @@ def failure(query: Query, rcode: Rcode) -> Reply:
 def render(reply: Reply, query: Query, *, bytes_max: int) -> bytes:
     """The reply for this asker: its id, question and case, EDNS or none, TTLs counted down."""
     _, flags, questions, *counts = _HEADER.unpack_from(reply.message)
-    flags = flags & ~(AA | RD | CD | TC | 0xF) | RA | reply.rcode | query.flags & (RD | CD)
+    own = AA if reply.authoritative else 0
+    flags = flags & ~(AA | RD | CD | TC | 0xF) | RA | own | reply.rcode | query.flags & (RD | CD)
     if not query.flags & AD and not query.dnssec_ok:
         flags &= ~AD  # RFC 6840 §5.7: only for those who asked
     option = b"\0" + _RECORD.pack(OPT, UDP_BYTES_MAX, DO if query.dnssec_ok else 0, 0) if query.edns else b""
@@ -167,8 +208,26 @@ def render(reply: Reply, query: Query, *, bytes_max: int) -> bytes:
     return bytes(message) + option
 
 
+def local_reply(query: Query, answer: Answer, *, private: bool = False) -> Reply:
+    """An answer made of records of our own, in the shape of an upstream's."""
+    plain = replace(query, edns=False)
+    compiled = compile_answer(plain, answer, bytes_max=STREAM_BYTES_MAX, recursion=True)
+    message = b"\0\0" + (compiled if isinstance(compiled, bytes) else compiled())
+    reply = read_reply(message, HEADER_BYTES + len(query.question))
+    return replace(reply, authoritative=answer.authoritative, private=private)
+
+
 def answer_records(reply: Reply) -> tuple[Record, ...]:
     """The answer section as records, names uncompressed; for appending to a CNAME of our own. Raises `ValueError`."""
+    return _section_records(reply, 1)
+
+
+def authority_records(reply: Reply) -> tuple[Record, ...]:
+    """The same of the authority section. Raises `ValueError`."""
+    return _section_records(reply, 2)
+
+
+def _section_records(reply: Reply, section: int) -> tuple[Record, ...]:
     import dns.exception  # a tenth of a second to import, and only ExternalName Services need it
     import dns.message
 
@@ -178,7 +237,7 @@ def answer_records(reply: Reply) -> tuple[Record, ...]:
         raise ValueError("malformed answer") from error
     return tuple(
         Record(_labels(rrset.name.labels), int(rrset.rdtype), max(0, rrset.ttl - reply.age_s), (rdata.to_digestable(),))
-        for rrset in message.answer
+        for rrset in message.sections[section]
         for rdata in rrset
     )
 
