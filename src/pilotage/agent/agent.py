@@ -14,12 +14,14 @@ from pilotage.agent import metrics, server
 from pilotage.agent.checks import Checker
 from pilotage.agent.config import Config
 from pilotage.agent.container_setup import ContainerSetup
-from pilotage.agent.core import admission, resize, resolver
+from pilotage.agent.core import admission, resize, resolver, static_pod
 from pilotage.agent.core.fields import NodeFacts
+from pilotage.agent.core.static_pod import StaticPod
 from pilotage.agent.host_ports import HostPorts
 from pilotage.agent.image_pull import ImagePuller
 from pilotage.agent.images import ImageStore, image_list
 from pilotage.agent.memory import PodMemory
+from pilotage.agent.mirror_pods import MirrorPods
 from pilotage.agent.mounts import KernelMounts, Mounts
 from pilotage.agent.node import NodeRegistration, capacity, default_labels, read_machine
 from pilotage.agent.pod_network import NodeNetwork, PodNetwork
@@ -29,6 +31,7 @@ from pilotage.agent.runtime import ContainerExit, Runtime
 from pilotage.agent.runtime.cgroup import ControlGroups
 from pilotage.agent.runtime.oci import OCIRuntime
 from pilotage.agent.services import NodeServices
+from pilotage.agent.static_pods import StaticPods
 from pilotage.agent.volumes import Volumes
 from pilotage.agent.worker import PodWorker
 from pilotage.api.core_v1 import ContainerImage, Node, ObjectReference, Pod, Service
@@ -122,6 +125,12 @@ class Agent:
         self._events = EventRecorder(client, "kubelet", host=config.node, clock=clock)
         self._references = References(client, tasks, self._reference_changed)
         self._memory = PodMemory(config.data_dir / "pods")
+        self._static: StaticPods | None = None
+        if config.static_pods_dir is not None:
+            config.static_pods_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
+            self._static = StaticPods(config.static_pods_dir, config.node, clock, self._static_changed)
+        self._static_pods: dict[str, StaticPod] = {}  # by uid; also those whose file is gone while they still run
+        self._mirrors = MirrorPods(client, config.node, wanted=self._static_here, shown=self._pods.list)
         self._node_services = self._build(client, cgroups, clock)
         self._registration = NodeRegistration(
             config, client, self._machine, clock, ready=lambda: "", images=self._image_list
@@ -197,8 +206,14 @@ class Agent:
                 group.create_task(informer.wait_synced())
         if not self._limits:
             self._tell_no_limits()
+        if self._static is not None:
+            self._static.load()
         await self._take_up()
         self._pods.add_handler(self._pod_changed)
+        self._static_changed()
+        self._tasks.start(self._mirrors.run(), key="mirrors")
+        if self._static is not None:
+            self._tasks.start(self._static.run(), key="static pods")
         self._nodes.add_handler(self._node_changed)
         self._tasks.start(self._registration.heartbeat(), key="heartbeat")
 
@@ -210,7 +225,9 @@ class Agent:
 
     async def _take_up(self) -> None:
         """Pods that left something on disk: those still in the API go on, the others are stopped."""
+        static = self._static.pods if self._static is not None else {}
         present: dict[str, Pod] = {pod.metadata.uid: pod for pod in self._pods.list()}
+        present |= {uid: one.pod for uid, one in static.items()}
         for uid in self._memory.uids():
             remembered = self._memory.load(uid)
             if remembered is None:
@@ -218,7 +235,7 @@ class Agent:
                     self._memory.forget(uid)
                 continue
             pod, state = remembered
-            worker = PodWorker(present.get(uid, pod), self._node_services)
+            worker = PodWorker(present.get(uid, pod), self._node_services, static=uid in static)
             worker.recover(state)
             if uid not in present:
                 worker.vanish()
@@ -247,14 +264,19 @@ class Agent:
                 break
             await asyncio.sleep(WORKER_RESTART_S)
             remembered = self._memory.load(worker.uid)
-            gone, pod = worker.gone, worker.pod
-            worker = PodWorker(pod, self._node_services)
+            gone, pod, mirror = worker.gone, worker.pod, worker.mirror
+            worker = PodWorker(pod, self._node_services, static=worker.static)
+            worker.mirror_changed(mirror)
             if remembered is not None:
                 worker.recover(remembered[1])
             if gone:
                 worker.vanish()
             self._workers[worker.uid] = worker
-        if worker.gone or self._pods.get(worker.pod.metadata.name, worker.pod.metadata.namespace) is None:
+        if (
+            worker.gone
+            or worker.static
+            or self._pods.get(worker.pod.metadata.name, worker.pod.metadata.namespace) is None
+        ):
             self._forget(worker)
 
     def _forget(self, worker: PodWorker) -> None:
@@ -263,10 +285,41 @@ class Agent:
             del self._by_name[worker.pod.metadata.key]
         metrics.PODS.set(len(self._workers))
         self._room_changed()
+        if worker.static:
+            self._static_changed()  # another pod of that name may have waited for this one's end
 
     # ── changes ─────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def _static_here(self) -> list[StaticPod]:
+        """What is to be seen in the API."""
+        return list(self._static_pods.values())
+
+    def _static_changed(self) -> None:
+        """Run what the files hold, end what they hold no more; a pod waits for the end of its namesake."""
+        files = self._static.pods if self._static is not None else {}
+        for uid, worker in tuple(self._workers.items()):
+            if worker.static and uid not in files and not worker.pod.metadata.is_deleting:
+                worker.withdraw()
+        ending = {uid: one for uid, one in self._static_pods.items() if uid in self._workers}
+        self._static_pods = ending | files
+        for uid, one in files.items():
+            if uid not in self._workers and one.pod.metadata.key not in self._by_name:
+                self._take(one.pod, static=True)
+        for pod in self._pods.list():
+            self._mirror_changed(None, pod)
+        self._mirrors.look()
+
+    def _mirror_changed(self, old: Pod | None, new: Pod | None) -> None:
+        for pod in (old, new):
+            worker = self._workers.get(static_pod.mirrored(pod)) if pod is not None else None
+            if worker is not None and worker.static and (pod is new or new is None):
+                worker.mirror_changed(new)
+
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        if any(pod is not None and static_pod.mirrored(pod) for pod in (old, new)):
+            self._mirror_changed(old, new)
+            self._mirrors.look()
+            old, new = (None if pod is not None and static_pod.mirrored(pod) else pod for pod in (old, new))
         if old is not None and (new is None or new.metadata.uid != old.metadata.uid):
             worker = self._workers.get(old.metadata.uid)
             if worker is not None:
@@ -282,9 +335,9 @@ class Agent:
             return
         worker.update(new)
 
-    def _take(self, pod: Pod) -> None:
+    def _take(self, pod: Pod, *, static: bool = False) -> None:
         """A pod that is new here: run it, or say why this node cannot."""
-        worker = PodWorker(pod, self._node_services)
+        worker = PodWorker(pod, self._node_services, static=static)
         if not pod.metadata.is_deleting and pod.status.phase not in ("Succeeded", "Failed"):
             rejection = admission.admit(pod, self._view())
             if rejection is not None:

@@ -22,6 +22,7 @@ class Config:
     hidden_paths: tuple[Path, ...] = ()  # what no container may see, beside data_dir and run_dir
     cgroup_parent: str = "/pilotage/default"  # "/pilotage/<cluster>"
     bridge: str = "cni0"
+    static_pods_dir: Path | None = None  # None: none; made if it does not exist
     labels: dict[str, str] = field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
     port: int = 10250

@@ -49,6 +49,12 @@ class StatusPublisher:
             self.status = found
             self._publish.set()
 
+    def repeat(self, pod: Pod) -> None:
+        """Another object shows the pod from now on, and knows nothing yet."""
+        self._pod = pod
+        self._written = None
+        self._publish.set()
+
     async def run(self) -> None:
         """Write what `report` found, until cancelled."""
         failures = 0

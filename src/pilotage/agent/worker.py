@@ -57,9 +57,11 @@ _log = get_logger()
 class PodWorker:
     """The life of one pod, by uid."""
 
-    def __init__(self, pod: Pod, node: NodeServices) -> None:
+    def __init__(self, pod: Pod, node: NodeServices, *, static: bool = False) -> None:
         self.uid = pod.metadata.uid
         self.pod = pod
+        self.static = static  # from a file of this node: `mirror` shows it in the API
+        self.mirror: Pod | None = None  # None: the API does not show it (yet), or it is an ordinary pod
         self.gone = False  # from the API: nothing is published any more
         self._node = node
         self._state = reception.begin(pod, self.now())
@@ -67,7 +69,7 @@ class PodWorker:
         self._clearing = False  # the pod's directory is going: nothing may be written to it any more
         self._events: list[Event] = []
         self._containers = Containers(self, node)
-        self._publisher = StatusPublisher(node, is_wanted=lambda: not self.gone)
+        self._publisher = StatusPublisher(node, is_wanted=self._is_shown)
         self._wake = asyncio.Event()
         self._finished = asyncio.Event()
         self._wake_at: float | None = None  # None: nothing is due
@@ -133,6 +135,13 @@ class PodWorker:
     def vanish(self) -> None:
         """The object is gone from the API: stop everything, publish nothing."""
         self.gone = True
+        self._end_within(GONE_GRACE_S)
+
+    def withdraw(self) -> None:
+        """The file of a static pod is gone: stop everything, in the pod's own time."""
+        self._end_within(self.pod.spec.termination_grace_period_seconds)
+
+    def _end_within(self, grace_s_max: int) -> None:
         metadata = self.pod.metadata
         grace_s = self.pod.spec.termination_grace_period_seconds
         if metadata.deletion_grace_period_seconds is not None:
@@ -140,10 +149,27 @@ class PodWorker:
         metadata = msgspec.structs.replace(
             metadata,
             deletion_timestamp=metadata.deletion_timestamp or self._node.clock.wall().isoformat(),
-            deletion_grace_period_seconds=min(grace_s, GONE_GRACE_S),
+            deletion_grace_period_seconds=min(grace_s, grace_s_max),
         )
         self.pod = msgspec.structs.replace(self.pod, metadata=metadata)
         self._wake.set()
+
+    def mirror_changed(self, mirror: Pod | None) -> None:
+        """The object that shows a static pod came, changed or went."""
+        before, self.mirror = self.mirror, mirror
+        if mirror is not None and (before is None or before.metadata.uid != mirror.metadata.uid):
+            self._publisher.repeat(self._as_shown())
+        self._wake.set()
+
+    def _is_shown(self) -> bool:
+        return not self.gone and (self.mirror is not None or not self.static)
+
+    def _as_shown(self) -> Pod:
+        """The pod as an object of the API: conditions of others and the identity are the mirror's."""
+        if self.mirror is None:
+            return self.pod
+        metadata = msgspec.structs.replace(self.pod.metadata, uid=self.mirror.metadata.uid)
+        return msgspec.structs.replace(self.pod, metadata=metadata, status=self.mirror.status)
 
     def post(self, event: Event) -> None:
         """Something happened."""
@@ -295,7 +321,7 @@ class PodWorker:
             tasks.start(self._containers.remove(container_id))
         for action in decision.actions:
             self._begin(action, tasks)
-        self._publisher.report(self.pod, self._state)
+        self._publisher.report(self._as_shown(), self._state)
         if (self._state.finished, self._state.allocated) != (before.finished, before.allocated):
             self._node.room_changed()
         if self._state.volumes == "mounted" and "refresh" not in tasks:
@@ -462,7 +488,7 @@ class PodWorker:
     async def _confirm_deletion(self) -> None:
         """Last status first, then the object, then what is left on disk."""
         failures = 0
-        while not self.gone:
+        while not (self.gone or self.static):
             try:
                 await self._publisher.write()
                 await self._node.client.delete(

@@ -9,10 +9,12 @@ import pytest
 
 from pilotage.agent.agent import run
 from pilotage.agent.config import Config
+from pilotage.agent.meter import FakeMeter
 from pilotage.agent.mounts import FakeMounts
 from pilotage.agent.runtime.fake import FakeContainer, FakeRuntime
 from pilotage.api.codec import convert
 from pilotage.api.core_v1 import ContainerStatus, Event, Node, Pod
+from pilotage.api.status import ApiError
 from pilotage.client import Client, PatchType
 from pilotage.kit.tasks import TaskSet, task_set
 from pilotage.network import FakeWiring, Route
@@ -39,6 +41,7 @@ class Scene:
         self.runtime = FakeRuntime()
         self.wiring = FakeWiring()
         self.mounts = FakeMounts()
+        self.meter = FakeMeter()
         self.config = Config(
             node="n1",
             node_ip="10.89.0.11",
@@ -56,6 +59,7 @@ class Scene:
             runtime=self.runtime,
             wiring=self.wiring,
             mounts=self.mounts,
+            meter=self.meter,
         )
         self.tasks.start(agent, key="agent")
         async with asyncio.timeout(15):
@@ -73,12 +77,21 @@ class Scene:
         document = {"metadata": {"name": name, "namespace": "default", **metadata}, "spec": defaults | spec}
         return await self.client.create(convert(Pod, document))
 
-    async def wait(self, name: str, holds: Callable[[Pod], bool]) -> Pod:
+    async def wait(self, name: str, holds: Callable[[Pod], bool], *, absent_is_fine: bool = False) -> Pod:
         async def look() -> Pod | None:
-            pod = await self.client.get(Pod, name, namespace="default")
+            try:
+                pod = await self.client.get(Pod, name, namespace="default")
+            except ApiError:
+                if not absent_is_fine:
+                    raise
+                return None
             return pod if holds(pod) else None
 
         return await eventually(look)
+
+    async def wait_for(self, name: str) -> Pod:
+        """Until the pod is there, and ready."""
+        return await self.wait(name, is_ready, absent_is_fine=True)
 
     def running(self) -> dict[str, FakeContainer]:
         return {key: one for key, one in self.runtime.containers.items() if one.running}
