@@ -18,6 +18,9 @@ from pilotage.api.pods import controller_reference
 ENDPOINTS_MAX = 100
 """Endpoints in one slice, as kube-controller-manager's default: one event stays small, one Service needs few slices."""
 
+HELD_BACK = "pilotage.dev/held-back"
+"""Annotation of a slice: its endpoints whose pods are ready, but wait before they get traffic (ADR 8)."""
+
 Group = tuple[str, tuple[services.Port, ...]]  # address family, ports: what all endpoints of one slice share
 
 
@@ -29,6 +32,7 @@ class Shape:
     labels: Mapping[str, str]
     annotations: Mapping[str, str] | None  # all of them, the trigger time aside; None: whatever is there
     trigger: str  # RFC 3339 time of the change that led here; empty: not stated
+    held_back: Mapping[str, str] = field(default_factory=dict)  # address → why it is not ready although its pod is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +50,10 @@ class Plan:
     create: tuple[dict[str, Any], ...]
     update: tuple[Replacement, ...]
     delete: tuple[EndpointSlice, ...]
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to carry out."""
+        return bool(self.create or self.update or self.delete)
 
 
 @dataclass(slots=True)
@@ -70,7 +78,7 @@ def plan_slices(
     by_group: dict[Group, list[EndpointSlice]] = {}
     for item in sorted(slices, key=lambda slice_: slice_.metadata.name):
         if not item.metadata.is_deleting:
-            by_group.setdefault(_group_of(item), []).append(item)
+            by_group.setdefault(group_of(item), []).append(item)
     create: list[dict[str, Any]] = []
     update: list[Replacement] = []
     delete: list[EndpointSlice] = []
@@ -80,12 +88,12 @@ def plan_slices(
                 create.append(_document(shape, group, filled.endpoints))
             elif not filled.endpoints:
                 delete.append(filled.slice)
-            elif not _is_unchanged(filled) or not _wears(filled.slice, shape):
+            elif not _is_unchanged(filled) or not _wears(filled.slice, filled.endpoints, shape):
                 update.append(_replacement(shape, filled))
     if not wanted:
         for family in placeholders:
             empty: Group = (family, ())
-            kept = next((item for item in delete if _group_of(item) == empty), None)
+            kept = next((item for item in delete if group_of(item) == empty), None)
             if kept is not None:
                 delete.remove(kept)
             elif not by_group.get(empty):
@@ -120,14 +128,25 @@ def _is_unchanged(item: _Bin) -> bool:
     return item.slice is not None and tuple(item.endpoints) == item.slice.endpoints
 
 
-def _group_of(item: EndpointSlice) -> Group:
+def group_of(item: EndpointSlice) -> Group:
+    """What all endpoints of the slice share."""
     ports = (services.Port(port.name, port.protocol, port.port or 0, port.app_protocol) for port in item.ports)
     return (item.address_type, tuple(sorted(ports)))
 
 
-def _wears(item: EndpointSlice, shape: Shape) -> bool:
+def _held_back(shape: Shape, endpoints: Sequence[Endpoint]) -> str:
+    """What the annotation of a slice says about those of its endpoints that wait; empty if none does."""
+    if not shape.held_back:
+        return ""
+    waiting = [(item.addresses[0], shape.held_back.get(item.addresses[0])) for item in endpoints]
+    return "; ".join(f"{address} {why}" for address, why in waiting if why)
+
+
+def _wears(item: EndpointSlice, endpoints: Sequence[Endpoint], shape: Shape) -> bool:
     """Whether the slice has the labels and annotations it should."""
     if item.metadata.labels != shape.labels:
+        return False
+    if shape.annotations is None and item.metadata.annotations.get(HELD_BACK, "") != _held_back(shape, endpoints):
         return False
     present = {key: value for key, value in item.metadata.annotations.items() if key != services.TRIGGER_TIME}
     return shape.annotations is None or present == shape.annotations
@@ -140,6 +159,8 @@ def _replacement(shape: Shape, item: _Bin) -> Replacement:
     if shape.annotations is not None:
         gone = present.annotations.keys() - shape.annotations.keys() - {services.TRIGGER_TIME}
         annotations = {**dict.fromkeys(gone), **shape.annotations}
+    elif (held := _held_back(shape, item.endpoints)) or HELD_BACK in present.annotations:
+        annotations[HELD_BACK] = held or None
     if shape.trigger and not _is_unchanged(item):
         annotations[services.TRIGGER_TIME] = shape.trigger
     metadata: dict[str, Any] = {
@@ -163,6 +184,8 @@ def _document(shape: Shape, group: Group, endpoints: Sequence[Endpoint]) -> dict
         "ownerReferences": [controller_reference(shape.owner)],
     }
     annotations = dict(shape.annotations or {})
+    if held := _held_back(shape, endpoints):
+        annotations[HELD_BACK] = held
     if shape.trigger:
         annotations[services.TRIGGER_TIME] = shape.trigger
     if annotations:

@@ -1,8 +1,9 @@
 """EndpointSlices and Endpoints follow pods."""
 
+import asyncio
 from typing import Any
 
-from pilotage.api.core_v1 import Endpoints, Pod, Service
+from pilotage.api.core_v1 import Endpoints, Event, Node, Pod, Service
 from pilotage.api.discovery_v1 import EndpointSlice
 
 
@@ -195,3 +196,97 @@ async def test_hints_say_for_whom_an_endpoint_is_meant(world: Any) -> None:
     await world.until(lambda: hints() == (["zone-b"], []))
     await world.client.patch(Service, "web", {"spec": {"trafficDistribution": None}}, namespace="default")
     await world.until(lambda: hints() == ([], []))
+
+
+def held_back(world: Any) -> str:
+    return " ".join(item.metadata.annotations.get("pilotage.dev/held-back", "") for item in slices(world))
+
+
+async def test_a_pod_that_fails_again_and_again_waits_and_everything_else_does_not(world: Any) -> None:
+    await world.follow(Pod, EndpointSlice, Service, Event)
+    await world.create(service())
+    made = {}
+    for index, name in enumerate("abc"):
+        await world.create(pod(name))
+        made[name] = await world.until(lambda: world.informers[Pod].get(name, "default"))  # noqa: B023
+        await world.set_pod(made[name], ip=f"10.244.1.{index + 1}")
+    await world.until(lambda: [state[0] for state in states(world).values()] == [True] * 3)
+    for times in range(3):
+        await world.set_pod(made["a"], ready=False)
+        await world.until(lambda: states(world)["10.244.1.1"] == (False, False, False))
+        await world.set_pod(made["a"])
+        if times < 2:
+            await world.until(lambda: states(world)["10.244.1.1"] == (True, True, False))
+    await world.until(lambda: states(world)["10.244.1.1"] == (False, True, False))
+    assert held_back(world) == "10.244.1.1 stopped being ready 3 times in 30 min, must stay ready 10 s"
+    await world.until(lambda: [e for e in world.informers[Event].list() if e.reason == "EndpointHeldBack"])
+    # Another pod goes, and with it half of what is ready would wait: nobody's traffic waits for that.
+    await world.set_pod(made["b"], ready=False)
+    await world.until(lambda: states(world)["10.244.1.2"] == (False, False, False))
+    await world.set_pod(made["c"], ready=False)
+    await world.until(lambda: states(world)["10.244.1.1"] == (True, True, False) and not held_back(world))
+
+
+async def test_a_service_may_opt_out_of_waiting(world: Any) -> None:
+    await world.follow(Pod, EndpointSlice, Service)
+    await world.create(service())
+    await world.client.patch(
+        Service, "web", {"metadata": {"annotations": {"pilotage.dev/churn-damping": "disabled"}}}, namespace="default"
+    )
+    for index, name in enumerate("ab"):
+        await world.create(pod(name))
+        made = await world.until(lambda: world.informers[Pod].get(name, "default"))  # noqa: B023
+        await world.set_pod(made, ip=f"10.244.1.{index + 1}")
+    for ready in (False, True) * 4:
+        await world.set_pod(made, ready=ready)
+        await world.until(lambda: states(world).get("10.244.1.2", ("",))[0] is ready)  # noqa: B023
+
+
+async def test_many_pods_that_become_ready_at_once_are_few_versions_of_a_slice(world: Any) -> None:
+    await world.follow(Pod, EndpointSlice, Service)
+    await world.create(service())
+    await world.until(lambda: slices(world))
+    versions: set[str] = set()
+    world.informers[EndpointSlice].add_handler(
+        lambda old, new: versions.add(new.metadata.resource_version) if new is not None else None
+    )
+    for index in range(60):
+        await world.create(pod(f"p{index:02}"))
+    made = await world.until(lambda: len(found := world.pods(app="web")) == 60 and found)
+    await asyncio.gather(*(world.set_pod(item, ip=f"10.244.1.{index + 1}") for index, item in enumerate(made)))
+    await world.until(lambda: [state[0] for state in states(world).values()] == [True] * 60)
+    assert len(versions) < 60
+    versions.clear()
+    # Whoever goes is gone at once, however soon after the last write.
+    await world.set_pod(made[-1], ready=False)
+    await world.until(lambda: not states(world)["10.244.1.60"][0])
+    assert len(versions) == 1
+
+
+async def test_hints_by_processors_or_the_reason_why_not(world: Any) -> None:
+    await world.follow(Pod, EndpointSlice, Service, Event)
+    await world.make_node("n1", zone="zone-a")
+    document = service()
+    document["metadata"]["annotations"] = {"service.kubernetes.io/topology-mode": "Auto"}
+    await world.create(document)
+
+    def events() -> list[tuple[str, str]]:
+        return [(event.reason, event.message) for event in world.informers[Event].list()]
+
+    one_zone = ("TopologyAwareHintsDisabled", "Nodes only ready in one zone, addressType: IPv4")
+    await world.until(lambda: one_zone in events())
+    await world.make_node("n2", zone="zone-b")
+    for index in range(4):
+        await world.create(pod(f"p{index}"))
+        made = await world.until(lambda: world.informers[Pod].get(f"p{index}", "default"))  # noqa: B023
+        await world.set_pod(made, ip=f"10.244.1.{index + 1}")
+
+    def shares() -> list[str]:
+        found = [endpoint.hints.for_zones for item in slices(world) for endpoint in item.endpoints]
+        return sorted(zone.name for meant in found for zone in meant)
+
+    await world.until(lambda: shares() == ["zone-a", "zone-a", "zone-b", "zone-b"])
+    enabled = ("TopologyAwareHintsEnabled", "Topology Aware Hints has been enabled, addressType: IPv4")
+    await world.until(lambda: enabled in events())
+    await world.client.delete(Node, "n2")
+    await world.until(lambda: not shares())

@@ -11,9 +11,11 @@ from pilotage.api.codec import convert
 from pilotage.api.core_v1 import Pod, Service
 from pilotage.api.discovery_v1 import EndpointSlice
 from pilotage.api.slices import ENDPOINTS_MAX, Plan
-from pilotage.controllers.endpointslice.core import plan
+from pilotage.controllers.endpointslice.core import decide
+from pilotage.controllers.endpointslice.topology import Zones
 
 TRIGGER = "2026-03-01T12:00:00.000000Z"
+ZONES = Zones(by_node={"n1": "zone-a"})
 
 
 def service(**spec: Any) -> Service:
@@ -57,8 +59,8 @@ class Store:
 
     def settle(self, svc: Service, members: list[Pod]) -> int:
         before = self.writes
-        self.apply(plan(svc, members, {"n1": "zone-a"}, self.typed(), TRIGGER))
-        assert plan(svc, members, {"n1": "zone-a"}, self.typed(), TRIGGER) == Plan(create=(), update=(), delete=())
+        self.apply(decide(svc, members, ZONES, self.typed(), TRIGGER).plan)
+        assert not decide(svc, members, ZONES, self.typed(), TRIGGER).plan
         return self.writes - before
 
     def addresses(self) -> list[str]:
@@ -171,7 +173,7 @@ HINTS = [
 @pytest.mark.parametrize(("distribution", "ready", "zones", "nodes"), HINTS)
 def test_hints(distribution: str, ready: bool, zones: list[str], nodes: list[str]) -> None:
     member = make_pod("p", ip="10.244.0.1", node="n1", ready_for_s=1 if ready else None)
-    step = plan(service(trafficDistribution=distribution), [member], {"n1": "zone-a"}, [], TRIGGER)
+    step = decide(service(trafficDistribution=distribution), [member], ZONES, [], TRIGGER).plan
     hints = step.create[0]["endpoints"][0].get("hints", {})
     assert [item["name"] for item in hints.get("forZones", [])] == zones
     assert [item["name"] for item in hints.get("forNodes", [])] == nodes
@@ -185,3 +187,19 @@ def test_a_new_distribution_rewrites_the_hints_alone() -> None:
     assert [list(item["hints"]["forZones"]) for item in stored["endpoints"]] == [[{"name": "zone-a"}]] * 3
     assert store.settle(service(), pods(range(3))) == 1
     assert all("hints" not in item for item in next(iter(store.slices.values()))["endpoints"])
+
+
+def test_what_only_adds_may_wait_and_nothing_else() -> None:
+    store = Store()
+    store.settle(service(), pods(range(3)))
+
+    def may_wait(members: list[Pod], svc: Service | None = None) -> bool:
+        return decide(svc or service(), members, ZONES, store.typed(), TRIGGER).only_adds
+
+    coming = make_pod("p9", ip="10.244.0.10", node="n1")
+    assert may_wait([*pods(range(3)), coming])
+    assert may_wait(pods(range(4)))
+    assert not may_wait(pods(range(2))), "one has gone"
+    assert not may_wait([*pods(range(2)), make_pod("p2", ip="10.244.0.3", node="n1")]), "one is not ready any more"
+    assert not may_wait([*pods(range(2)), make_pod("p2", ip="10.244.0.3", ready_for_s=1, node="n1", deleting=True)])
+    assert not may_wait(pods(range(4)), service(ports=[{"name": "http", "port": 80, "targetPort": 9090}]))

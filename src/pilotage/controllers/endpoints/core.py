@@ -73,6 +73,14 @@ def correction(
     }
 
 
+def only_adds(old: Endpoints, found: tuple[EndpointSubset, ...]) -> bool:
+    """Whether every address that gets traffic now keeps it on the same ports, so that the change may wait."""
+    before, after = (
+        {(item.ports, address) for item in subsets_ for address in item.addresses} for subsets_ in (old.subsets, found)
+    )
+    return before <= after
+
+
 def is_ours(existing: Endpoints) -> bool:
     """Whether this controller made the object; one written by hand outlives its Service."""
     return existing.metadata.labels.get(MANAGED_BY_LABEL) == MANAGER

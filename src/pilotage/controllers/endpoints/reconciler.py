@@ -2,9 +2,10 @@
 
 from pilotage.api import services, timestamp
 from pilotage.api.core_v1 import Endpoints, Pod, Service
-from pilotage.controllers.endpoints.core import correction, document, is_ours, subsets
+from pilotage.controllers.endpoints.core import correction, document, is_ours, only_adds, subsets
 from pilotage.kit.clock import Clock
 from pilotage.reconcile import DONE, Controller, Manager, Request, Result
+from pilotage.reconcile.pace import Pace
 from pilotage.reconcile.writes import Writes
 
 BY_NAMESPACE = "namespace"
@@ -20,6 +21,7 @@ class EndpointsReconciler:
         self._endpoints = manager.informer(Endpoints)
         self._writes = Writes(manager.client)
         self._writes.follow(self._endpoints)
+        self._pace = Pace()
         self._triggers: dict[Request, str] = {}
         self._services.add_index(BY_NAMESPACE, lambda service: (service.metadata.namespace,))
         self._pods.add_index(BY_NAMESPACE, lambda pod: (pod.metadata.namespace,))
@@ -61,5 +63,10 @@ class EndpointsReconciler:
         if existing is None:
             await self._writes.create(request, self._endpoints, document(service, found, excess, trigger))
         elif changes := correction(service, existing, found, excess, trigger):
+            now = self._clock.monotonic()
+            if only_adds(existing, found) and (left_s := self._pace.left_s(request, now)):
+                self._triggers[request] = trigger  # older than any that came meanwhile
+                return Result(requeue_after_s=left_s)
+            self._pace.wrote(request, now)
             await self._writes.patch(request, self._endpoints, existing, changes)
         return DONE

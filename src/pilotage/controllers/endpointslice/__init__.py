@@ -2,9 +2,10 @@
 
 Purpose: the one source from which proxies, DNS and gateways learn addresses.
 Inputs → outputs: Services, Pods, Nodes → EndpointSlices created, changed, deleted.
-Invariants: every address of a Service stands in exactly one of our slices; at most 100 in a slice; a change of one pod
-writes one slice; slices of other owners are not touched.
-Reading order: `core`, `reconciler`.
-Specifications: KEP-752, KEP-1672, KEP-4444 and KEP-3015 (trafficDistribution). Deliberately absent: hints shared out by
-CPU (the annotation topology-mode: Auto, KEP-2433), which trafficDistribution has replaced.
+Invariants: what takes traffic away is written at once, whatever else is put off; every address of a Service stands in
+exactly one of our slices; at most 100 in a slice; a change of one pod writes one slice; slices of other owners are not
+touched.
+Reading order: `core`, `topology`, `damping`, `reconciler`.
+Specifications: KEP-752, KEP-1672, KEP-4444 and KEP-3015 (trafficDistribution), KEP-2433 (topology-mode Auto); ADR 8
+for pods that flap.
 """
