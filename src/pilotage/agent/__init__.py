@@ -14,7 +14,20 @@ KEP-277, KEP-753, KEP-589, KEP-580, KEP-1205, KEP-1287, KEP-2727, KEP-4006.
 
 from pilotage.agent.agent import run
 from pilotage.agent.config import Config
+from pilotage.agent.core.eviction import Settings as EvictionSettings
+from pilotage.agent.core.garbage import Policy as ImagePolicy
 from pilotage.agent.images import Image, ImageError, image_list, image_load, image_remove
 from pilotage.agent.runtime.cgroup import remove_all as remove_cgroups
 
-__all__ = ["Config", "Image", "ImageError", "image_list", "image_load", "image_remove", "remove_cgroups", "run"]
+__all__ = [
+    "Config",
+    "EvictionSettings",
+    "Image",
+    "ImageError",
+    "ImagePolicy",
+    "image_list",
+    "image_load",
+    "image_remove",
+    "remove_cgroups",
+    "run",
+]

@@ -12,15 +12,21 @@ from pathlib import Path
 
 from pilotage.agent import metrics, server
 from pilotage.agent.checks import Checker
+from pilotage.agent.collector import ImageCollector
 from pilotage.agent.config import Config
 from pilotage.agent.container_setup import ContainerSetup
 from pilotage.agent.core import admission, resize, resolver, static_pod
+from pilotage.agent.core.allocatable import allocatable
 from pilotage.agent.core.fields import NodeFacts
 from pilotage.agent.core.static_pod import StaticPod
 from pilotage.agent.host_ports import HostPorts
+from pilotage.agent.housekeeping import Housekeeping
 from pilotage.agent.image_pull import ImagePuller
+from pilotage.agent.image_uses import ImageUses
 from pilotage.agent.images import ImageStore, image_list
+from pilotage.agent.log_rotation import LogRotation
 from pilotage.agent.memory import PodMemory
+from pilotage.agent.meter import KernelMeter, Meter
 from pilotage.agent.mirror_pods import MirrorPods
 from pilotage.agent.mounts import KernelMounts, Mounts
 from pilotage.agent.node import NodeRegistration, capacity, default_labels, read_machine
@@ -34,6 +40,7 @@ from pilotage.agent.services import NodeServices
 from pilotage.agent.static_pods import StaticPods
 from pilotage.agent.volumes import Volumes
 from pilotage.agent.worker import PodWorker
+from pilotage.api import quantity
 from pilotage.api.core_v1 import ContainerImage, Node, ObjectReference, Pod, Service
 from pilotage.client import Client, EventRecorder, Informer
 from pilotage.kit.clock import SYSTEM_CLOCK, Clock
@@ -63,6 +70,7 @@ async def run(
     clock: Clock = SYSTEM_CLOCK,
 ) -> None:
     """Run the node until cancelled. `on_ready` is called once the node is registered and its pods are taken up.
+    meter: Meter | None = None,
 
     The seams default to the kernel's; the process must be in the node's network namespace.
     """
@@ -84,6 +92,7 @@ async def run(
             async with server.serve(config, agent):
                 on_ready()
                 await asyncio.Event().wait()
+            meter=meter,
         finally:
             await agent.aclose()
 
@@ -109,6 +118,7 @@ class Agent:
         self._client = client
         self._tasks = tasks
         self._clock = clock
+        meter: Meter | None,
         self._workers: dict[str, PodWorker] = {}
         self._by_name: dict[str, str] = {}  # namespace/name → uid
         cgroups = ControlGroups(config.cgroup_parent)
@@ -118,7 +128,9 @@ class Agent:
         network = NodeNetwork(bridge=config.bridge, pod_cidr=config.pod_cidr)
         self.network = PodNetwork(wiring, network, config.run_dir / "netns")
         self._machine = read_machine(config.data_dir)
-        self._facts = NodeFacts(name=config.node, ip=config.node_ip, allocatable=capacity(config, self._machine))
+        available = allocatable(capacity(config, self._machine), **config.allocatable_rules)
+        self._facts = NodeFacts(name=config.node, ip=config.node_ip, allocatable=available)
+        self._image_uses = ImageUses(config.images)
         self._services = Informer(client, Service)
         self._nodes = Informer(client, Node)
         self._pods = Informer(client, Pod, field_selector=f"spec.nodeName={config.node}")
@@ -133,18 +145,27 @@ class Agent:
         self._mirrors = MirrorPods(client, config.node, wanted=self._static_here, shown=self._pods.list)
         self._node_services = self._build(client, cgroups, clock)
         self._registration = NodeRegistration(
-            config, client, self._machine, clock, ready=lambda: "", images=self._image_list
+            config,
+            client,
+            self._machine,
+            clock,
+            ready=lambda: "",
+            pressure=lambda: self._housekeeping.conditions,
+            images=self._image_list,
         )
 
     def _build(self, client: Client, cgroups: ControlGroups, clock: Clock) -> NodeServices:
         config = self._config
         hidden = (config.data_dir, config.run_dir, config.images, *config.hidden_paths)
         scratch = config.run_dir / "scratch"
-        roots = RootFSMaker(scratch=scratch, hidden=hidden, privileged=is_privileged(), mounts=self._mounts)
+        roots = RootFSMaker(
+            scratch=scratch, hidden=hidden, privileged=is_privileged(), mounts=self._mounts, uses=self._image_uses
+        )
         volumes = Volumes(
             pods_dir=config.data_dir / "pods",
             client=client,
             references=self._references,
+        self._housekeeping = self._build_housekeeping(meter, cgroups, clock)
             node=lambda: self._facts,
             mounts=self._mounts,
             clock=clock,
@@ -182,7 +203,6 @@ class Agent:
             clock=clock,
             run_dir=config.run_dir,
             node_ip=config.node_ip,
-            housekeeping_s=config.housekeeping_s,
             cluster_dns=config.cluster_dns,
             cluster_domain=config.cluster_domain,
             node_resolver=_node_resolver,
@@ -198,6 +218,34 @@ class Agent:
         self._node_services.roots.prepare()
         self.network.open()
         self._tasks.start(self._events.run(), key="events")
+    def _build_housekeeping(self, meter: Meter | None, cgroups: ControlGroups, clock: Clock) -> Housekeeping:
+        config, whole = self._config, capacity(self._config, self._machine)
+        kernel_meter = KernelMeter(
+            pods_dir=config.data_dir / "pods",
+            images_dir=config.images,
+            groups=cgroups,
+            layer=self._node_services.roots.layer,
+            allocatable_memory=quantity.whole(self._facts.allocatable["memory"]),
+        )
+        collector = ImageCollector(
+            images=ImageStore(config.images), uses=self._image_uses, policy=config.image_gc, clock=clock
+        )
+        rotation = LogRotation(
+            self.runtime, bytes_max=config.log_bytes_max, files_max=config.log_files_max, clock=clock
+        )
+        return Housekeeping(
+            config,
+            capacity=whole,
+            meter=meter or kernel_meter,
+            groups=cgroups if self._limits else None,
+            collector=collector,
+            rotation=rotation,
+            workers=self._workers.values,
+            on_change=self._registration.changed,
+            tell=self._tell_about_node,
+            clock=clock,
+        )
+
         for informer in (self._services, self._nodes, self._pods):
             self._tasks.start(informer.run(), key=informer.kind.kind)
         async with asyncio.TaskGroup() as group:
@@ -207,6 +255,7 @@ class Agent:
         if not self._limits:
             self._tell_no_limits()
         if self._static is not None:
+        await self._housekeeping.open()
             self._static.load()
         await self._take_up()
         self._pods.add_handler(self._pod_changed)
@@ -226,6 +275,7 @@ class Agent:
     async def _take_up(self) -> None:
         """Pods that left something on disk: those still in the API go on, the others are stopped."""
         static = self._static.pods if self._static is not None else {}
+        self._tasks.start(self._housekeeping.run(), key="housekeeping")
         present: dict[str, Pod] = {pod.metadata.uid: pod for pod in self._pods.list()}
         present |= {uid: one.pod for uid, one in static.items()}
         for uid in self._memory.uids():
@@ -363,7 +413,7 @@ class Agent:
             taints=node.spec.taints if node is not None else self._config.taints,
             allocatable=self._facts.allocatable,
             pods=tuple(worker.allocated for worker in running if worker.uid != but),
-            memory_pressure=self._registration.has("MemoryPressure"),
+            pressure=self._housekeeping.conditions,
         )
 
     def _node_changed(self, old: Node | None, new: Node | None) -> None:
@@ -408,11 +458,8 @@ class Agent:
 
     def _tell_no_limits(self) -> None:
         reference = ObjectReference(api_version="v1", kind="Node", name=self._config.node)
-        self._events.warning(
-            reference,
-            "NoResourceLimits",
-            "control groups are not writable for this user: containers run without CPU, memory and pid limits",
-        )
+        record = self._events.warning if type_ == "Warning" else self._events.normal
+        record(reference, reason, message)
 
 
 def is_privileged() -> bool:
@@ -428,3 +475,7 @@ def _node_resolver() -> resolver.ResolvConf:
         return resolver.parse_resolv_conf(Path("/etc/resolv.conf").read_text())
     except OSError:
         return resolver.ResolvConf()
+        message = "control groups are not writable for this user: containers run without CPU, memory and pid limits"
+        self._tell_about_node("Warning", "NoResourceLimits", message)
+
+    def _tell_about_node(self, type_: str, reason: str, message: str) -> None:

@@ -1,8 +1,11 @@
 """What the agent is told when it starts."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pilotage.agent.core.eviction import Settings as EvictionSettings
+from pilotage.agent.core.garbage import Policy as ImagePolicy
 from pilotage.api.core_v1 import Taint
 
 
@@ -34,5 +37,29 @@ class Config:
 
     @property
     def images(self) -> Path:
+    # Kept from pods: for what runs the node, and for what else runs on the machine. By resource, as quantities.
+    kube_reserved: Mapping[str, str] = field(default_factory=dict)
+    system_reserved: Mapping[str, str] = field(default_factory=dict)
+    eviction: EvictionSettings = field(default_factory=EvictionSettings)
+    image_gc: ImagePolicy = field(default_factory=ImagePolicy)
+    garbage_period_s: float = 300.0  # between looks at images, as often as the kubelet looks
+    log_bytes_max: int = 10 * 1024 * 1024  # of one container's current log; then it is put aside (containerLogMaxSize)
+    log_files_max: int = 5  # of one container, the current one among them (containerLogMaxFiles)
         """Where the image store is."""
         return self.images_dir or self.data_dir / "images"
+    @property
+    def allocatable_rules(self) -> dict[str, Mapping[str, str]]:
+        """Arguments of `core.allocatable`."""
+        return {
+            "kube_reserved": self.kube_reserved,
+            "system_reserved": self.system_reserved,
+            "eviction_hard": self.eviction.hard,
+        }
+
+    @property
+    def shutdown(self) -> tuple[shutdown.Period, ...]:
+        """The periods of a shutdown; empty when none was asked for."""
+        if self.shutdown_by_priority:
+            return tuple(shutdown.Period(priority=one, grace_s=grace_s) for one, grace_s in self.shutdown_by_priority)
+        return shutdown.two_periods(self.shutdown_grace_s, self.shutdown_grace_critical_s)
+

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from pilotage.agent import metrics
+from pilotage.agent import log_rotation, metrics
 from pilotage.agent.checks import Outcome
 from pilotage.agent.container_setup import TERMINATION_MESSAGE_BYTES_MAX, PodContext
 from pilotage.agent.core import actions, log_format, oci, pod_spec, resize
@@ -207,7 +207,7 @@ class Containers:
         started_at = await runtime.start(container_id)
         tell("Normal", "Started", f"Started container {container.name}")
         metrics.CONTAINER_STARTS.labels("started").inc()
-        self._owner.log_path_of(container.name, attempt - 2).unlink(missing_ok=True)
+        log_rotation.drop(self._owner.log_path_of(container.name, attempt - 2))
         hook = container.lifecycle.post_start if container.lifecycle is not None else None
         failed = ""
         if hook is not None:

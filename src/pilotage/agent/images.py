@@ -2,7 +2,8 @@
 
 Stands apart from pods so that the command line can load, list and remove images without an agent. `skopeo` copies
 archives (and registry images) into the layout, `umoci` unpacks them; containers get an overlay on the copy (`rootfs`).
-The layout belongs to one user and is locked while it changes. Leaves out garbage collection.
+The layout belongs to one user and is locked while it changes. Leaves out who uses an image (`image_uses`) and which
+ones go when the disk fills (`collector`).
 
 Below the directory: `layout/` (OCI image layout), `unpacked/<digest>/rootfs`, `lock`.
 """
@@ -16,7 +17,7 @@ import shutil
 import subprocess
 import sysconfig
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,54 @@ class ImageStore:
             _run(["umoci", "rm", "--image", f"{self._layout}:{_ref(wanted)}"])
             _run(["umoci", "gc", "--layout", str(self._layout)])
             if not any(other["digest"] == entry["digest"] for other in self._manifests()):
-                shutil.rmtree(self._unpacked / _plain(entry["digest"]), ignore_errors=True)
+                shutil.rmtree(self._unpacked / plain(entry["digest"]), ignore_errors=True)
+
+    def digests(self) -> dict[str, str]:
+        """Every manifest that takes room, with one of its names: also those that lost theirs to a newer pull."""
+        found = {entry["digest"]: "" for entry in self._manifests()}
+        for entry in self._manifests():
+            found[entry["digest"]] = _unref(entry.get("annotations", {}).get(_REF, "")) or found[entry["digest"]]
+        for path in self._unpacked.iterdir() if self._unpacked.is_dir() else ():
+            algorithm, _, value = path.name.partition("-")
+            if value and not path.name.endswith(".new"):
+                found.setdefault(f"{algorithm}:{value}", "")
+        return found
+
+    def size(self, digest: str) -> int:
+        """Bytes on disk: its blobs and its unpacked copy. Walks the copy."""
+        total = 0
+        for entry in self._manifests():
+            if entry["digest"] == digest:
+                with contextlib.suppress(ImageError):
+                    total = self._describe("", digest, entry).size_bytes
+        for parent, _, names in os.walk(self._unpacked / plain(digest)):
+            for name in names:
+                with contextlib.suppress(OSError):
+                    total += os.lstat(os.path.join(parent, name)).st_blocks * 512
+        return total
+
+    def discard(self, digest: str, guard: Callable[[], contextlib.AbstractContextManager[bool]]) -> bool:
+        """Remove an image under all its names, unless `guard` says that it is in use; whether it was removed.
+
+        While `guard` holds, nobody takes it up: its unpacked copy is put aside at once, and deleted afterwards.
+        """
+        with self._locked():
+            unpacked = self._unpacked / plain(digest)
+            aside = unpacked.with_name(f"{unpacked.name}.new")
+            with guard() as free:
+                if not free:
+                    return False
+                shutil.rmtree(aside, ignore_errors=True)
+                with contextlib.suppress(FileNotFoundError):
+                    unpacked.rename(aside)
+            for entry in self._manifests():
+                name = entry.get("annotations", {}).get(_REF)
+                if entry["digest"] == digest and name:
+                    _run(["umoci", "rm", "--image", f"{self._layout}:{name}"])
+            if (self._layout / "index.json").exists():
+                _run(["umoci", "gc", "--layout", str(self._layout)])
+            shutil.rmtree(aside, ignore_errors=True)
+        return True
 
     def find(self, name: ImageName) -> Image | None:
         """The image of that name or digest, if it is here (not necessarily unpacked)."""
@@ -203,7 +251,7 @@ class ImageStore:
             name=name,
             digest=digest,
             size_bytes=sum(layer.get("size", 0) for layer in manifest.get("layers", ())) + entry.get("size", 0),
-            lower=self._unpacked / _plain(digest) / "rootfs",
+            lower=self._unpacked / plain(digest) / "rootfs",
             environment=tuple(config.get("Env") or ()),
             entrypoint=tuple(config.get("Entrypoint") or ()),
             command=tuple(config.get("Cmd") or ()),
@@ -300,5 +348,6 @@ def _unref(ref: str) -> str:
         return ref
 
 
-def _plain(digest: str) -> str:
+def plain(digest: str) -> str:
+    """A digest as a name of a directory."""
     return digest.replace(":", "-")

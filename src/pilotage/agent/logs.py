@@ -1,9 +1,12 @@
 """Reading container logs from disk: tail, since, follow.
 
 Stands apart from the server so that following is tested with files alone. `core.log_format` knows the lines; here
-files are read in bounded pieces. Following waits for the file by inotify and ends when the container has ended.
+files are read in bounded pieces. Following waits for the file by inotify, goes on across rotations, and ends when the
+container has ended. As with kubectl everywhere, what is there already is read from the latest file only.
 """
 
+import contextlib
+import gzip
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +16,7 @@ from typing import BinaryIO
 from pilotage.agent.core import log_format
 from pilotage.agent.core.log_format import LogLine
 from pilotage.agent.inotify import FileWatch
+from pilotage.agent.log_rotation import put_aside
 
 CHUNK_BYTES = 64 * 1024
 # Reading stops being a tail when this much was looked at from the end; a longer tail reads the whole file.
@@ -46,7 +50,7 @@ async def read_log(path: Path, options: LogOptions, *, ended: Callable[[], bool]
 async def _pieces(path: Path, options: LogOptions, ended: Callable[[], bool]) -> AsyncIterator[bytes]:
     renderer = log_format.Renderer(with_time=options.timestamps)
     watch = FileWatch(path.parent) if options.follow else None
-    file = _open(path)
+    file, known = _open_latest(path)
     try:
         rest = b""
         first, rest = _first_part(file, options)
@@ -54,15 +58,21 @@ async def _pieces(path: Path, options: LogOptions, ended: Callable[[], bool]) ->
         while watch is not None:
             last_look = ended()
             watch.clear()
+            # Before the reading: what its writer still wrote into a file that was put aside is read in the next round.
+            was_replaced = _was_replaced(file, path)
             raw = file.read(CHUNK_BYTES)
             if raw:
                 *lines, rest = (rest + raw).split(b"\n")
                 yield b"".join(renderer.render(line) for line in _parsed(lines))
                 continue
-            # conmon replaces the file when it has grown too large.
-            if _was_replaced(file, path):
+            if was_replaced:
                 file.close()
-                file = _open(path)
+                between = _put_aside_since(path, known)
+                file, known = _open_latest(path)
+                rest = b""
+                for name in between:
+                    for lines in _whole(name):
+                        yield b"".join(renderer.render(line) for line in _parsed(lines))
                 continue
             if last_look:
                 return
@@ -71,6 +81,37 @@ async def _pieces(path: Path, options: LogOptions, ended: Callable[[], bool]) ->
         file.close()
         if watch is not None:
             watch.close()
+
+
+def _open_latest(path: Path) -> tuple[BinaryIO, set[str]]:
+    """The log, and what had been put aside of it when it was opened."""
+    while True:
+        before = {_stem(one) for one in put_aside(path)}
+        file = _open(path)
+        if before == {_stem(one) for one in put_aside(path)}:
+            return file, before
+        file.close()  # put aside just now
+
+
+def _put_aside_since(path: Path, known: set[str]) -> list[Path]:
+    """Files between the one that was being read, which is the first that was put aside, and the current one."""
+    return [one for one in put_aside(path) if _stem(one) not in known][1:]
+
+
+def _whole(path: Path) -> Iterator[list[bytes]]:
+    """The lines of a file that was put aside, in pieces; nothing if it was dropped meanwhile."""
+    for name in (path, path.with_name(f"{_stem(path)}.gz")):
+        with contextlib.suppress(FileNotFoundError):
+            with gzip.open(name) if name.suffix == ".gz" else open(name, "rb") as file:
+                rest = b""
+                while raw := file.read(CHUNK_BYTES):
+                    *lines, rest = (rest + raw).split(b"\n")
+                    yield lines
+            return
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz")
 
 
 def _first_part(file: BinaryIO, options: LogOptions) -> tuple[list[LogLine], bytes]:

@@ -5,6 +5,7 @@ Stands apart from pods: it says what the machine is and that it lives. Lease `ku
 """
 
 import asyncio
+import contextlib
 import os
 import platform
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any
 import msgspec
 
 from pilotage.agent.config import Config
+from pilotage.agent.core.allocatable import allocatable
 from pilotage.api import timestamp
 from pilotage.api.codec import to_wire
 from pilotage.api.coordination_v1 import Lease, LeaseSpec
@@ -41,11 +43,6 @@ LEASE_DURATION_S = 40
 HEARTBEAT_S = 10.0
 STATUS_AT_LEAST_EVERY_S = 300.0
 VERSION = "v1.36.0+pilotage"
-
-# The kubelet's default eviction thresholds, as shares: below them the node reports pressure.
-MEMORY_AVAILABLE_MIN_BYTES = 100 * 1024 * 1024
-DISK_AVAILABLE_MIN_SHARE = 0.10
-PIDS_AVAILABLE_MIN_SHARE = 0.05
 
 _RETRY = Backoff(initial_s=0.1, max_s=5.0)
 _log = get_logger()
@@ -93,7 +90,7 @@ def default_labels(config: Config, machine: Machine) -> dict[str, str]:
 
 
 def capacity(config: Config, machine: Machine) -> dict[str, str]:
-    """Resources as quantities; all of it is allocatable, since a local cluster reserves nothing."""
+    """What the machine has, as quantities."""
     return {
         "cpu": str(machine.cpus),
         "memory": f"{machine.memory_bytes // 1024}Ki",
@@ -113,6 +110,7 @@ class NodeRegistration:
         clock: Clock,
         *,
         ready: Callable[[], str],
+        pressure: Callable[[], frozenset[str]],
         images: Callable[[], tuple[ContainerImage, ...]],
     ) -> None:
         self._config = config
@@ -120,7 +118,9 @@ class NodeRegistration:
         self._machine = machine
         self._clock = clock
         self._ready = ready  # "" when pods can run, else why not
+        self._pressure = pressure  # the conditions of `core.eviction` that hold
         self._images = images
+        self._due = asyncio.Event()  # something changed that the status should say at once
         self._conditions: dict[str, NodeCondition] = {}
         self._uid = ""
         self.runtime_version = ""
@@ -158,10 +158,9 @@ class NodeRegistration:
             created = await self._client.patch(Node, config.node, body)
         self._uid = created.metadata.uid
 
-    def has(self, type_: str) -> bool:
-        """Whether a condition was true when the node last looked."""
-        found = self._conditions.get(type_)
-        return found is not None and found.status == "True"
+    def changed(self) -> None:
+        """A condition may be another one: look, and write, now."""
+        self._due.set()
 
     async def heartbeat(self) -> None:
         """Renew the lease and keep the status current, until cancelled."""
@@ -179,7 +178,10 @@ class NodeRegistration:
                 _log.warning("heartbeat failed", node=self._config.node, error=str(error)[:300])
                 await asyncio.sleep(1.0)
                 continue
-            await asyncio.sleep(HEARTBEAT_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HEARTBEAT_S):
+                    await self._due.wait()
+            self._due.clear()
 
     async def _renew_lease(self) -> None:
         name, now = self._config.node, timestamp.render_micro(self._clock.wall())
@@ -203,7 +205,7 @@ class NodeRegistration:
         resources = capacity(config, machine)
         status = NodeStatus(
             capacity=resources,
-            allocatable=resources,
+            allocatable=allocatable(resources, **config.allocatable_rules),
             conditions=conditions,
             addresses=(
                 NodeAddress(type="InternalIP", address=config.node_ip),
@@ -221,10 +223,9 @@ class NodeRegistration:
         """As the kubelet words them; transition times are kept while the status stays."""
         now = timestamp.render(self._clock.wall())
         why_not = self._ready()
+        holding = self._pressure()
         found = [
-            _pressure("MemoryPressure", "KubeletHasInsufficientMemory", "KubeletHasSufficientMemory", _low_memory()),
-            _pressure("DiskPressure", "KubeletHasDiskPressure", "KubeletHasNoDiskPressure", self._low_disk()),
-            _pressure("PIDPressure", "KubeletHasInsufficientPID", "KubeletHasSufficientPID", _low_pids()),
+            *(_pressure(type_, bad, good, type_ in holding) for type_, bad, good in _PRESSURES),
             NodeCondition(
                 type="Ready",
                 status="False" if why_not else "True",
@@ -248,9 +249,12 @@ class NodeRegistration:
             )
         return tuple(conditions)
 
-    def _low_disk(self) -> bool:
-        disk = os.statvfs(self._config.data_dir)
-        return disk.f_bavail < disk.f_blocks * DISK_AVAILABLE_MIN_SHARE
+
+_PRESSURES = (
+    ("MemoryPressure", "KubeletHasInsufficientMemory", "KubeletHasSufficientMemory"),
+    ("DiskPressure", "KubeletHasDiskPressure", "KubeletHasNoDiskPressure"),
+    ("PIDPressure", "KubeletHasInsufficientPID", "KubeletHasSufficientPID"),
+)
 
 
 def _pressure(type_: str, bad: str, good: str, under_pressure: bool) -> NodeCondition:
@@ -262,16 +266,6 @@ def _pressure(type_: str, bad: str, good: str, under_pressure: bool) -> NodeCond
     }
     message = words[type_][0 if under_pressure else 1]
     return NodeCondition(type=type_, status=str(under_pressure), reason=reason, message=message)
-
-
-def _low_memory() -> bool:
-    return _meminfo()["MemAvailable"] < MEMORY_AVAILABLE_MIN_BYTES
-
-
-def _low_pids() -> bool:
-    running = int(_text("/proc/loadavg").split()[3].split("/")[1])
-    limit = int(_text("/proc/sys/kernel/pid_max") or "32768")
-    return limit - running < limit * PIDS_AVAILABLE_MIN_SHARE
 
 
 def _meminfo() -> dict[str, int]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pilotage.agent.core.oci import Mount
+from pilotage.agent.image_uses import ImageUses
 from pilotage.agent.images import Image
 from pilotage.agent.mounts import Mounts, mount_points
 
@@ -32,8 +33,11 @@ class RootFS:
 class RootFSMaker:
     """Roots below `scratch`, which must be on another file system than `/` (overlay layers may not overlap)."""
 
-    def __init__(self, *, scratch: Path, hidden: tuple[Path, ...], privileged: bool, mounts: Mounts) -> None:
+    def __init__(
+        self, *, scratch: Path, hidden: tuple[Path, ...], privileged: bool, mounts: Mounts, uses: ImageUses
+    ) -> None:
         self._mounts = mounts
+        self._uses = uses
         self._scratch = scratch
         self._hidden = hidden  # directories of this cluster that no container may see
         self._privileged = privileged
@@ -50,6 +54,8 @@ class RootFSMaker:
         base = self._scratch / container_id
         root = base / "root"
         if not image.is_host:
+            base.mkdir(parents=True)
+            self._uses.claim(image, container_id, base)
             self._mounts.overlay(root, lower=(str(image.lower),), upper=base / "upper", work=base / "work")
             return RootFS(path=root)
         # What is not shared need not be hidden, and must not be: the container has a fresh directory there.
@@ -72,6 +78,12 @@ class RootFSMaker:
         if base.exists():
             self._mounts.detach(base / "root")
             shutil.rmtree(base, ignore_errors=True)
+        self._uses.release(container_id)
+
+    def layer(self, container_id: str) -> tuple[Path, ...]:
+        """The directories that hold what the container has written."""
+        base = self._scratch / container_id
+        return base / "upper", base / "run", base / "tmp"
 
     def _parts(self, root: Path, base: Path) -> tuple[Mount, ...]:
         """One mount per top-level directory of the host; symbolic links are copied."""

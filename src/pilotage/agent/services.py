@@ -48,7 +48,6 @@ class NodeServices:
     clock: Clock
     run_dir: Path
     node_ip: str
-    housekeeping_s: float
     cluster_dns: tuple[str, ...]
     cluster_domain: str
     node_resolver: Callable[[], resolver.ResolvConf]

@@ -104,17 +104,6 @@ class Volumes:
         for key in [key for key in self._tokens if key[0] == uid]:
             del self._tokens[key]
 
-    def overfull(self, pod: Pod) -> str:
-        """What is wrong with the first emptyDir that holds more than its sizeLimit; empty if none does. Blocking."""
-        for volume in pod.spec.volumes:
-            source = volume.empty_dir
-            if source is None or not source.size_limit or source.medium == "Memory":
-                continue  # a tmpfs has its size from the kernel
-            limit = quantity.whole(source.size_limit)
-            if _usage(self.path(pod.metadata.uid, volume), limit) > limit:
-                return f'Usage of EmptyDir volume "{volume.name}" exceeds the limit "{source.size_limit}". '
-        return ""
-
     async def _mount(self, pod: Pod, volume: Volume) -> None:
         path = self.path(pod.metadata.uid, volume)
         if volume.host_path is not None:
@@ -297,18 +286,6 @@ def _current_payload(directory: Path) -> Payload | None:
         for path in root.rglob("*")
         if path.is_file()
     }
-
-
-def _usage(directory: Path, enough: int) -> int:
-    """Bytes on disk below `directory`, counted until they exceed `enough`."""
-    total = 0
-    for parent, _, names in os.walk(directory):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(parent, name)).st_blocks * 512
-        if total > enough:
-            break
-    return total
 
 
 def _make_empty_dir(mounts: Mounts, path: Path, volume: Volume, gid: int | None) -> None:

@@ -198,10 +198,10 @@ class PodWorker:
         self.tell("Warning", reason, message.removeprefix("Pod was rejected: "))
         self.post(PodMustEnd(reason=reason, message=message))
 
-    def evict(self, message: str) -> None:
-        """The node takes its resources back, at once."""
+    def evict(self, message: str, *, grace_s: float) -> None:
+        """The node takes its resources back."""
         self.tell("Warning", "Evicted", message)
-        self.post(PodMustEnd(reason="Evicted", message=message, grace_s=0.0))
+        self.post(PodMustEnd(reason="Evicted", message=message, grace_s=grace_s))
 
     def room_changed(self) -> None:
         """A resize that had to wait may be possible now."""
@@ -278,8 +278,6 @@ class PodWorker:
         self._node.memory.save_pod(self.pod)
         async with task_set() as tasks:
             tasks.start(self._publisher.run(), key="publisher")
-            if any(one.empty_dir is not None and one.empty_dir.size_limit for one in self.pod.spec.volumes):
-                tasks.start(self._watch_sizes(), key="sizes")
             if self._recovering:
                 self._repeat_starts(tasks)
             while not self._finished.is_set():
@@ -433,15 +431,6 @@ class PodWorker:
             self._refresh_wanted = True
         # One more look once this task is no longer counted as running.
         asyncio.get_running_loop().call_soon(self._wake.set)
-
-    async def _watch_sizes(self) -> None:
-        """Evict the pod when an emptyDir has outgrown its limit."""
-        while True:
-            await asyncio.sleep(self._node.housekeeping_s)
-            message = await asyncio.to_thread(self._node.volumes.overfull, self.pod)
-            if message:
-                self.evict(message)
-                return
 
     async def _create_sandbox(self) -> None:
         node, pod = self._node, self.pod

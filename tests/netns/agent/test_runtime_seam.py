@@ -12,6 +12,7 @@ import pytest
 
 from pilotage.agent.agent import is_privileged
 from pilotage.agent.core import oci
+from pilotage.agent.image_uses import ImageUses
 from pilotage.agent.images import host_image
 from pilotage.agent.mounts import KernelMounts
 from pilotage.agent.rootfs import RootFSMaker
@@ -46,7 +47,8 @@ async def ground(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     run_dir = Path(tempfile.mkdtemp(prefix="pilotage-test-", dir="/run"))
     privileged = is_privileged()
     groups = ControlGroups(PARENT)
-    roots = RootFSMaker(scratch=run_dir / "scratch", hidden=(), privileged=privileged, mounts=KernelMounts())
+    uses = ImageUses(tmp_path / "images")
+    roots = RootFSMaker(scratch=run_dir / "scratch", hidden=(), privileged=privileged, mounts=KernelMounts(), uses=uses)
     document: dict[str, Any] = {"metadata": {"name": "p", "uid": "u1"}, "spec": {"containers": [{"name": "c"}]}}
     pod = convert(Pod, document)
 

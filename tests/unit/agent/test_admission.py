@@ -42,6 +42,8 @@ AFFINITY = "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't matc
 TAINT = "Pod was rejected: Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate"
 SYSCTL = 'Pod was rejected: forbidden sysctl: "kernel.msgmax" not allowlisted'
 HOST_NET = 'Pod was rejected: forbidden sysctl: "net.ipv4.tcp_rmem" not allowed with host net enabled'
+DISK = "Pod was rejected: The node had condition: [DiskPressure MemoryPressure]. "
+BEARS = [{"key": "node.kubernetes.io/memory-pressure", "operator": "Exists"}]
 PRESSURE = "Pod was rejected: The node had condition: [MemoryPressure]. "
 
 
@@ -86,10 +88,20 @@ def sysctl(name: str) -> dict[str, Any]:
             Rejection(reason="SysctlForbidden", message=HOST_NET), id="the node's own network",
         ),
         pytest.param(
-            make_pod("a"), node(memory_pressure=True), Rejection(reason="Evicted", message=PRESSURE), id="pressure"
+            make_pod("a"), node(pressure=["MemoryPressure"]), Rejection(reason="Evicted", message=PRESSURE),
+            id="pressure",
         ),
-        pytest.param(asking("0", "1Mi"), node(memory_pressure=True), None, id="it has asked for memory"),
-        pytest.param(make_pod("a", priority=2_000_000_000), node(memory_pressure=True), None, id="it is critical"),
+        pytest.param(asking("0", "1Mi"), node(pressure=["MemoryPressure"]), None, id="it has asked for memory"),
+        pytest.param(
+            make_pod("a", tolerations=BEARS), node(pressure=["MemoryPressure"]), None, id="it can bear that"
+        ),
+        pytest.param(
+            asking("0", "1Mi", tolerations=BEARS), node(pressure=["MemoryPressure", "DiskPressure"]),
+            Rejection(reason="Evicted", message=DISK), id="disks are everybody's",
+        ),
+        pytest.param(
+            make_pod("a", priority=2_000_000_000), node(pressure=["DiskPressure"]), None, id="it is critical"
+        ),
     ],
 )  # fmt: skip
 def test_admission(pod: Pod, view: NodeView, expected: Rejection | None) -> None:

@@ -41,7 +41,7 @@ class NodeView:
     taints: Collection[Taint]
     allocatable: Mapping[str, str]
     pods: Collection[Pod]  # those it has taken and that are not over
-    memory_pressure: bool = False
+    pressure: Collection[str] = ()  # its conditions of `eviction` that hold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,13 +62,15 @@ def admit(pod: Pod, node: NodeView) -> Rejection | None:
 
 
 def _pressure(pod: Pod, node: NodeView) -> Rejection | None:
-    """Under memory pressure only what has asked for memory, or says that it can bear it, may come."""
-    taint = Taint(key=placement.MEMORY_PRESSURE_TAINT, effect="NoSchedule")
-    if not node.memory_pressure or qos.qos_class(pod) != "BestEffort" or qos.is_critical(pod):
+    """Under memory pressure only what has asked for memory, or says that it can bear it, may come; else nobody may."""
+    if not node.pressure or qos.is_critical(pod):
         return None
-    if placement.tolerates(pod.spec.tolerations, taint):
-        return None
-    return Rejection(reason="Evicted", message="Pod was rejected: The node had condition: [MemoryPressure]. ")
+    if set(node.pressure) == {"MemoryPressure"}:
+        taint = Taint(key=placement.MEMORY_PRESSURE_TAINT, effect="NoSchedule")
+        if qos.qos_class(pod) != "BestEffort" or placement.tolerates(pod.spec.tolerations, taint):
+            return None
+    held = " ".join(sorted(node.pressure))
+    return Rejection(reason="Evicted", message=f"Pod was rejected: The node had condition: [{held}]. ")
 
 
 def _sysctls(pod: Pod, node: NodeView) -> Rejection | None:

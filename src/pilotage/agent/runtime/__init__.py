@@ -125,6 +125,10 @@ class Runtime(Protocol):
         """Hold a running container to other limits: the `linux.resources` of its document. Raises `RuntimeFailure`."""
         ...
 
+    async def reopen_log(self, container_id: str) -> None:
+        """Go on writing to the log's path, which was renamed. Returns once the new file is there; no error if ended."""
+        ...
+
     async def remove(self, container_id: str) -> None:
         """Forget an ended (or kill and forget a running) container. No error when there is none."""
         ...

@@ -120,6 +120,11 @@ class FakeRuntime:
             raise RuntimeFailure("container is not running")
         self.resources[container_id] = resources
 
+    async def reopen_log(self, container_id: str) -> None:
+        container = self.containers.get(container_id)
+        if container is not None and container.running:
+            container.spec.log_path.touch()
+
     async def remove(self, container_id: str) -> None:
         container = self.containers.get(container_id)
         if container is not None and container.running:

@@ -18,6 +18,7 @@ import re
 import shutil
 import signal as signals
 import socket
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from pilotage.kit.clock import SYSTEM_CLOCK, Clock
 from pilotage.network.namespaces import CLONE_NEWIPC, CLONE_NEWUTS, MS_BIND, mount, unmount, unshare
 
 COMMAND_TIMEOUT_S = 60.0  # far above any runc command on a loaded machine; a hung one must not hang the pod for ever
-LOG_BYTES_MAX = 10 * 1024 * 1024  # of one container, as the kubelet's containerLogMaxSize
+REOPEN_TIMEOUT_S = 2.0  # conmon opens a log within a millisecond, unless it is stopped
 
 # Of linux.resources: what a resize may change.
 _CHANGEABLE = ("cpu", "memory")
@@ -50,6 +51,7 @@ class _Record(msgspec.Struct, frozen=True):
     conmon_pid: int
     conmon_start: int
     started_at: float = 0.0  # 0: created, not started
+    log_path: str = ""
 
 
 class OCIRuntime:
@@ -208,7 +210,7 @@ class OCIRuntime:
             "--bundle", str(directory), "--persist-dir", str(directory), "--exit-dir", str(self._exits),
             "--runtime", self._binary, "--runtime-arg", "--root", "--runtime-arg", str(self._root),
             "--container-pidfile", str(directory / "pid"), "--conmon-pidfile", str(directory / "conmon.pid"),
-            "--log-path", f"k8s-file:{spec.log_path}", "--log-size-max", str(LOG_BYTES_MAX), "--full-attach",
+            "--log-path", f"k8s-file:{spec.log_path}", "--full-attach",
             *(["--terminal"] if spec.document["process"]["terminal"] else []),
             *(["--stdin"] if spec.stdin else []),
             *(["--leave-stdin-open"] if spec.stdin and not spec.stdin_once else []),
@@ -245,6 +247,7 @@ class OCIRuntime:
                 pid_start=_start_time(pid) or 0,
                 conmon_pid=conmon_pid,
                 conmon_start=_start_time(conmon_pid) or 0,
+                log_path=str(spec.log_path),
             ),
         )
 
@@ -288,6 +291,12 @@ class OCIRuntime:
         used = self._cgroups.container_usage(record.pod_uid, container_id).memory_bytes
         if used > limit:
             raise RuntimeFailure(f"attempting to set memory limit ({limit}) below current usage ({used})")
+
+    async def reopen_log(self, container_id: str) -> None:
+        record = self._read_record(container_id)
+        if record is None or not record.log_path or not _is_alive(record.conmon_pid, record.conmon_start):
+            return
+        await asyncio.to_thread(_reopen_log, self._containers / container_id / "ctl", Path(record.log_path))
 
     async def remove(self, container_id: str) -> None:
         directory = self._containers / container_id
@@ -397,6 +406,18 @@ def signal_number(name: str) -> int:
 def _pod_uid(document: dict[str, Any]) -> str:
     """From the last but one part of the cgroup path; empty without one."""
     return Path(document["linux"].get("cgroupsPath", "")).parent.name.removeprefix("pod")
+
+
+def _reopen_log(control: Path, log: Path) -> None:
+    with contextlib.suppress(OSError):
+        fd = os.open(control, os.O_WRONLY | os.O_NONBLOCK)  # an error, not a wait, when its reader has gone
+        try:
+            os.write(fd, b"2 0 0\n")  # conmon's ctr_logging.c: reopen the log
+        finally:
+            os.close(fd)
+    deadline = time.monotonic() + REOPEN_TIMEOUT_S
+    while not log.exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
 
 
 def _parse_reply(line: bytes) -> tuple[int, str]:

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
-from pilotage.agent import Config, run
+from pilotage.agent import Config, EvictionSettings, ImagePolicy, run
 from pilotage.api.core_v1 import Taint
 from pilotage.client import Client
 from pilotage.up.launch import Launch
 
 SPAWNS_PROCESSES = True
+# Differs from a kubelet's defaults, which are shares of a disk: here it is the disk of whoever tries a cluster, mostly
+# full of other things, and shared by all nodes; what a user has loaded must not go because his disk is well used.
+LEFT_MIN = {"memory.available": "100Mi", "nodefs.available": "500Mi", "imagefs.available": "500Mi"}
 ZONE, REGION = "topology.kubernetes.io/zone", "topology.kubernetes.io/region"
 
 
@@ -27,6 +30,8 @@ async def serve(launch: Launch) -> None:
         # A pod on the host's file system must see neither credentials nor other clusters' data.
         hidden_paths=(layout.run_base, layout.data.parent, Path("/run")),
         cgroup_parent=f"/{layout.cgroup}/{node.name}",
+        eviction=EvictionSettings(hard=LEFT_MIN),
+        image_gc=ImagePolicy(high_percent=100),
         labels={ZONE: node.config.zone, REGION: node.config.region, **node.config.labels},
         taints=tuple(Taint(key=taint.key, value=taint.value, effect=taint.effect) for taint in node.config.taints),
         serving_cert=layout.credentials / f"agent-{node.name}.crt",
