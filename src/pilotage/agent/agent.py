@@ -15,7 +15,7 @@ from pilotage.agent.checks import Checker
 from pilotage.agent.collector import ImageCollector
 from pilotage.agent.config import Config
 from pilotage.agent.container_setup import ContainerSetup
-from pilotage.agent.core import admission, resize, resolver, static_pod
+from pilotage.agent.core import admission, resize, resolver, shutdown, static_pod
 from pilotage.agent.core.allocatable import allocatable
 from pilotage.agent.core.fields import NodeFacts
 from pilotage.agent.core.static_pod import StaticPod
@@ -42,7 +42,8 @@ from pilotage.agent.volumes import Volumes
 from pilotage.agent.worker import PodWorker
 from pilotage.api import quantity
 from pilotage.api.core_v1 import ContainerImage, Node, ObjectReference, Pod, Service
-from pilotage.client import Client, EventRecorder, Informer
+from pilotage.api.status import ApiError
+from pilotage.client import Client, ConnectionFailed, EventRecorder, Informer
 from pilotage.kit.clock import SYSTEM_CLOCK, Clock
 from pilotage.kit.tasks import TaskSet, task_set
 from pilotage.network import KernelWiring, NetworkError, Wiring
@@ -50,6 +51,8 @@ from pilotage.nft import KernelNft, Nft
 from pilotage.telemetry import get_logger
 
 WORKER_RESTART_S = 1.0  # a worker that failed for a reason of ours is taken up again after this
+TELL_API_S = 5.0  # for telling the API what a node does that goes down; it may be gone already
+KILLED_AFTER_S = 2.0  # what a pod may take beyond its grace period to be killed and seen to be
 IMAGES_REPORTED_MAX = 50  # in the node's status, as the kubelet's nodeStatusMaxImages
 _log = get_logger()
 
@@ -68,9 +71,13 @@ async def run(
     mounts: Mounts | None = None,
     open_nft: Callable[[], Nft] = KernelNft,
     clock: Clock = SYSTEM_CLOCK,
+    going_down: asyncio.Event | None = None,
 ) -> None:
     """Run the node until cancelled. `on_ready` is called once the node is registered and its pods are taken up.
     meter: Meter | None = None,
+
+    When whoever called sets `going_down`, the machine is about to stop: pods end in the order of `config.shutdown`, and
+    then this does. A cancellation disturbs no pod, not even then.
 
     The seams default to the kernel's; the process must be in the node's network namespace.
     """
@@ -91,8 +98,9 @@ async def run(
         try:
             async with server.serve(config, agent):
                 on_ready()
-                await asyncio.Event().wait()
             meter=meter,
+                await (going_down or asyncio.Event()).wait()
+                await agent.shut_down()
         finally:
             await agent.aclose()
 
@@ -119,6 +127,8 @@ class Agent:
         self._tasks = tasks
         self._clock = clock
         meter: Meter | None,
+        self._going_down = False
+        self._ended = asyncio.Event()  # a pod is over, or needs less
         self._workers: dict[str, PodWorker] = {}
         self._by_name: dict[str, str] = {}  # namespace/name → uid
         cgroups = ControlGroups(config.cgroup_parent)
@@ -149,7 +159,7 @@ class Agent:
             client,
             self._machine,
             clock,
-            ready=lambda: "",
+            ready=self._why_not_ready,
             pressure=lambda: self._housekeeping.conditions,
             images=self._image_list,
         )
@@ -208,16 +218,6 @@ class Agent:
             node_resolver=_node_resolver,
         )
 
-    # ── life ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    async def open(self) -> None:
-        """Watch, register, take up the pods of an earlier agent. Returns once the node is ready."""
-        self.runtime.on_exit(self._container_ended)
-        await self.runtime.open()
-        self._registration.runtime_version = await self.runtime.version()
-        self._node_services.roots.prepare()
-        self.network.open()
-        self._tasks.start(self._events.run(), key="events")
     def _build_housekeeping(self, meter: Meter | None, cgroups: ControlGroups, clock: Clock) -> Housekeeping:
         config, whole = self._config, capacity(self._config, self._machine)
         kernel_meter = KernelMeter(
@@ -246,6 +246,17 @@ class Agent:
             clock=clock,
         )
 
+    # ── life ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def open(self) -> None:
+        """Watch, register, take up the pods of an earlier agent. Returns once the node is ready."""
+        self.runtime.on_exit(self._container_ended)
+        await self.runtime.open()
+        self._registration.runtime_version = await self.runtime.version()
+        self._node_services.roots.prepare()
+        self.network.open()
+        await self._housekeeping.open()
+        self._tasks.start(self._events.run(), key="events")
         for informer in (self._services, self._nodes, self._pods):
             self._tasks.start(informer.run(), key=informer.kind.kind)
         async with asyncio.TaskGroup() as group:
@@ -271,6 +282,31 @@ class Agent:
         await self._node_services.checker.aclose()
         await self.runtime.aclose()
         self._host_ports.close()
+
+    async def shut_down(self) -> None:
+        """The machine goes down: say so, take no more pods, end those that run by priority (KEP-2712)."""
+        self._going_down = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TELL_API_S):
+                await self._registration.register()
+        running = [one.pod for one in self._workers.values() if not one.state.finished]
+        for step in shutdown.steps(running, self._config.shutdown):
+            _log.info("ending pods", pods=len(step.uids), within_s=step.grace_s)
+            workers = [self._workers[uid] for uid in step.uids if uid in self._workers]
+            for worker in workers:
+                worker.end(shutdown.ENDED_REASON, shutdown.ENDED_MESSAGE, grace_s=step.grace_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(step.grace_s + KILLED_AFTER_S):
+                    while not all(worker.state.finished for worker in workers):
+                        self._ended.clear()
+                        await self._ended.wait()
+            with contextlib.suppress(TimeoutError, ApiError, ConnectionFailed):
+                async with asyncio.timeout(TELL_API_S):
+                    for worker in workers:
+                        await worker.publish()
+
+    def _why_not_ready(self) -> str:
+        return shutdown.NODE_MESSAGE if self._going_down else ""
 
     async def _take_up(self) -> None:
         """Pods that left something on disk: those still in the API go on, the others are stopped."""
@@ -389,7 +425,8 @@ class Agent:
         """A pod that is new here: run it, or say why this node cannot."""
         worker = PodWorker(pod, self._node_services, static=static)
         if not pod.metadata.is_deleting and pod.status.phase not in ("Succeeded", "Failed"):
-            rejection = admission.admit(pod, self._view())
+            late = admission.Rejection(reason=shutdown.LATE_REASON, message=shutdown.LATE_MESSAGE)
+            rejection = late if self._going_down else admission.admit(pod, self._view())
             if rejection is not None:
                 worker.reject(rejection.reason, rejection.message)
         self._start(worker)
@@ -399,6 +436,7 @@ class Agent:
 
     def _room_changed(self) -> None:
         """Resizes that were put off are looked at again, those of important pods first (KEP-1287)."""
+        self._ended.set()
         put_off = [one for one in self._workers.values() if one.state.resize_pending == "Deferred"]
         for worker in sorted(put_off, key=lambda one: (-one.pod.spec.priority, one.state.started_at)):
             worker.room_changed()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pilotage.agent.core.eviction import Settings as EvictionSettings
 from pilotage.agent.core.garbage import Policy as ImagePolicy
+from pilotage.agent.core import shutdown
 from pilotage.api.core_v1 import Taint
 
 
@@ -32,8 +33,19 @@ class Config:
     serving_cert: Path | None = None  # None: no Agent API (logs and exec do not work)
     serving_key: Path | None = None
     client_ca: Path | None = None
+    # How pods end when the machine goes down; without any of these they are left alone.
+    shutdown_grace_s: float = 0.0  # for all of them together (shutdownGracePeriod)
+    shutdown_grace_critical_s: float = 0.0  # the last part of it, for critical ones (shutdownGracePeriodCriticalPods)
+    shutdown_by_priority: tuple[tuple[int, float], ...] = ()  # instead: priority and seconds, by classes of priority
     pods_max: int = 110
     housekeeping_s: float = 10.0  # between looks at sizes, pressure and garbage, as often as the kubelet looks
+
+    @property
+    def shutdown(self) -> tuple[shutdown.Period, ...]:
+        """The periods of a shutdown; empty when none was asked for."""
+        if self.shutdown_by_priority:
+            return tuple(shutdown.Period(priority=one, grace_s=grace_s) for one, grace_s in self.shutdown_by_priority)
+        return shutdown.two_periods(self.shutdown_grace_s, self.shutdown_grace_critical_s)
 
     @property
     def images(self) -> Path:

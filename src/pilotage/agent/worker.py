@@ -193,6 +193,14 @@ class PodWorker:
             for record in self._state.records
         )
 
+    def end(self, reason: str, message: str, *, grace_s: float) -> None:
+        """The node goes down; the pod has at most this long."""
+        self.post(PodMustEnd(reason=reason, message=message, grace_s=grace_s))
+
+    async def publish(self) -> None:
+        """See that the API has the latest status; raises `ApiError`, `ConnectionFailed`."""
+        await self._publisher.write()
+
     def reject(self, reason: str, message: str) -> None:
         """The node does not take the pod. Before `run`."""
         self.tell("Warning", reason, message.removeprefix("Pod was rejected: "))

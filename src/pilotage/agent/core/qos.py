@@ -13,7 +13,7 @@ from pilotage.api.core_v1 import Container, Pod, ResourceRequirements
 
 _COUNTED = ("cpu", "memory")
 _OF_THE_NODE = ("kubernetes.io/config.mirror", "kubernetes.io/config.source")  # of a static pod and what shows it
-_CRITICAL_PRIORITY = 2_000_000_000  # system-cluster-critical and above
+CRITICAL_PRIORITY = 2_000_000_000  # system-cluster-critical and above
 
 
 def qos_class(pod: Pod) -> str:
@@ -38,9 +38,7 @@ def _counted(resources: ResourceRequirements) -> bool:
 
 def is_critical(pod: Pod) -> bool:
     """The cluster, or this node, does not work without it: never evicted, always admitted if there is room."""
-    return pod.spec.priority >= _CRITICAL_PRIORITY or any(
-        name in pod.metadata.annotations for name in _OF_THE_NODE
-    )
+    return pod.spec.priority >= CRITICAL_PRIORITY or any(name in pod.metadata.annotations for name in _OF_THE_NODE)
 
 
 def amount(resource: str, text: str) -> int:

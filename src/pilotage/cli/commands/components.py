@@ -4,6 +4,8 @@ Each command builds the component's own Config from flags and runs it until SIGT
 cluster on this machine, a unit file or a manifest does elsewhere with these.
 """
 
+import asyncio
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +25,6 @@ def register(app: typer.Typer) -> None:
         agent
     )
     app.command(epilog="Example: pilotage proxy --kubeconfig proxy.kubeconfig --node worker-1")(proxy)
-    app.command(epilog="Example: pilotage dns --kubeconfig dns.kubeconfig --listen 10.0.0.5:53 --node worker-1")(dns)
     app.command(epilog="Example: pilotage loadbalancer --kubeconfig lb.kubeconfig --node worker-1 --interface eth0")(
         loadbalancer
     )
@@ -71,6 +72,15 @@ def agent(
     static_pods: Annotated[
         Path | None, typer.Option(help="Run the pods in this directory's files, with or without the API.")
     ] = None,
+    shutdown_grace: Annotated[
+        float, typer.Option(help="SIGTERM means that the machine goes down: end all pods in so many seconds.")
+    ] = 0.0,
+    shutdown_grace_critical: Annotated[
+        float, typer.Option(help="Of these, the seconds at the end that are for critical pods.")
+    ] = 0.0,
+    shutdown_by_priority: Annotated[
+        str, typer.Option(help="Instead, seconds by priority: PRIORITY=SECONDS,… from the lowest.")
+    ] = "",
     tls_cert: Annotated[Path | None, typer.Option(help="Serving certificate; needed for logs and exec.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key.")] = None,
     client_ca: Annotated[Path | None, typer.Option(help="Authority of the API server's client certificate.")] = None,
@@ -90,15 +100,32 @@ def agent(
         run_dir=run_dir.absolute(),
         cgroup_parent=f"/pilotage/agent-{node}",
         static_pods_dir=static_pods.absolute() if static_pods is not None else None,
+        shutdown_grace_s=shutdown_grace,
+        shutdown_grace_critical_s=shutdown_grace_critical,
+        shutdown_by_priority=_periods(shutdown_by_priority),
         serving_cert=tls_cert,
         serving_key=tls_key,
         client_ca=client_ca,
     )
 
     async def main(client: Client, ready: Ready) -> None:
-        await run(config, client, on_ready=ready)
+        going_down = asyncio.Event()
+        if config.shutdown:  # Ctrl-C still ends the agent alone
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, going_down.set)
+        await run(config, client, on_ready=ready, going_down=going_down)
 
     return run_client("agent", log_level, kubeconfig, main, spawns_processes=True)
+
+
+def _periods(text: str) -> tuple[tuple[int, float], ...]:
+    """`0=30,2000000000=10` → pairs."""
+    from pilotage.kit import UsageError
+
+    try:
+        pairs = [one.split("=") for one in text.split(",") if one]
+        return tuple((int(priority), float(seconds)) for priority, seconds in pairs)
+    except ValueError:
+        raise UsageError(f"--shutdown-by-priority {text!r} must be PRIORITY=SECONDS, separated by commas") from None
 
 
 def proxy(
@@ -122,31 +149,6 @@ def proxy(
         raise typer.BadParameter(f"backend {backend!r} is none of {', '.join(BACKEND_NAMES)}")
     config = Config(node=node, cluster_cidr=cluster_cidr, backend=backend)
     return run_client("proxy", log_level, kubeconfig, lambda client, ready: run(config, client, on_ready=ready))
-
-
-def dns(
-    kubeconfig: Kubeconfig,
-    listen: Annotated[list[str], typer.Option("--listen", help="ADDRESS:PORT to answer on; may be repeated.")],
-    node: Node = "",
-    zone: Annotated[str, typer.Option(help="The cluster's domain.")] = "cluster.local",
-    upstream: Annotated[list[str] | None, typer.Option(help="Where other names are asked for.")] = None,
-    publish: Annotated[str, typer.Option(help="NAMESPACE/NAME of the Service to serve from this node.")] = "",
-    health: Annotated[str, typer.Option(help="ADDRESS:PORT of /metrics and /readyz.")] = "",
-    log_level: LogLevel = "info",
-) -> int:
-    """Run a cluster's DNS server on one node."""
-    from pilotage.dns import Config, run
-
-    config = Config(
-        listen=tuple(listen),
-        zone=zone,
-        upstreams=tuple(upstream or ()),
-        node=node,
-        publish_service=publish,
-        health=health,
-    )
-    config.check()
-    return run_client("dns", log_level, kubeconfig, lambda client, ready: run(config, client, on_ready=ready))
 
 
 def gateway(
