@@ -151,12 +151,15 @@ def _fresh(what: str, seconds: Sequence[float]) -> Iterator[Figure]:
 def _throughput(home: Path, server: Served, services: list[Made]) -> Iterator[Figure]:
     everything = [*local_data(services), *external_data()]
     with _unbound(home / "peer.conf", iter(everything), SERVER_CORE) as peer:
+        first: list[float] = []
         for mix, lines in mixes(services).items():
             questions = home / "questions"
             questions.write_text("\n".join(lines) + "\n")
             for edns in (False, True):
                 progress(f"{mix}{', EDNS' if edns else ''}")
                 ours, theirs = [], []
+                first.append(_first_time(server, questions, edns))
+                _dnsperf(peer, questions, edns, SECONDS, 0, "-n", "1")
                 for _ in range(RUNS):
                     ours.append(_rate(server, questions, edns)[0])
                     theirs.append(_rate(peer, questions, edns)[0])
@@ -169,6 +172,12 @@ def _throughput(home: Path, server: Served, services: list[Made]) -> Iterator[Fi
                     peer=Peer(name="unbound", values=theirs),
                     note=f"{share:.0%} of unbound",
                 )
+        yield Figure(
+            name="every name asked for the first time: processor time a question, mix by mix",
+            unit="µs",
+            values=first,
+            note="answers are compiled when first asked; the rates above are those of compiled ones",
+        )
         yield from _latency(home, server, peer, services)
 
 
@@ -182,6 +191,13 @@ def _rate(server: Served, questions: Path, edns: bool, *, limit: float = 0, seco
     if lost:
         progress(f"{lost} of {done} questions lost by {server}")
     return [done / used, float(_find(r"Queries per second:\s+([\d.]+)", output))]
+
+
+def _first_time(server: Served, questions: Path, edns: bool) -> float:
+    """Processor microseconds a question of one pass, before which nothing of the mix was compiled."""
+    before = server.cpu_s()
+    output = _dnsperf(server, questions, edns, 60, 0, "-n", "1")
+    return (server.cpu_s() - before) / int(_find(r"Queries completed:\s+(\d+)", output)) * 1e6
 
 
 def _dnsperf(server: Served, questions: Path, edns: bool, seconds: float, limit: float = 0, *more: str) -> str:
