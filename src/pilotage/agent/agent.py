@@ -70,11 +70,11 @@ async def run(
     wiring: Wiring | None = None,
     mounts: Mounts | None = None,
     open_nft: Callable[[], Nft] = KernelNft,
+    meter: Meter | None = None,
     clock: Clock = SYSTEM_CLOCK,
     going_down: asyncio.Event | None = None,
 ) -> None:
     """Run the node until cancelled. `on_ready` is called once the node is registered and its pods are taken up.
-    meter: Meter | None = None,
 
     When whoever called sets `going_down`, the machine is about to stop: pods end in the order of `config.shutdown`, and
     then this does. A cancellation disturbs no pod, not even then.
@@ -92,13 +92,13 @@ async def run(
             wiring=wiring or KernelWiring(),
             mounts=mounts or KernelMounts(),
             open_nft=open_nft,
+            meter=meter,
             clock=clock,
         )
         await agent.open()
         try:
             async with server.serve(config, agent):
                 on_ready()
-            meter=meter,
                 await (going_down or asyncio.Event()).wait()
                 await agent.shut_down()
         finally:
@@ -118,6 +118,7 @@ class Agent:
         wiring: Wiring,
         mounts: Mounts,
         open_nft: Callable[[], Nft],
+        meter: Meter | None,
         clock: Clock,
     ) -> None:
         self._mounts = mounts
@@ -126,7 +127,6 @@ class Agent:
         self._client = client
         self._tasks = tasks
         self._clock = clock
-        meter: Meter | None,
         self._going_down = False
         self._ended = asyncio.Event()  # a pod is over, or needs less
         self._workers: dict[str, PodWorker] = {}
@@ -163,6 +163,7 @@ class Agent:
             pressure=lambda: self._housekeeping.conditions,
             images=self._image_list,
         )
+        self._housekeeping = self._build_housekeeping(meter, cgroups, clock)
 
     def _build(self, client: Client, cgroups: ControlGroups, clock: Clock) -> NodeServices:
         config = self._config
@@ -175,7 +176,6 @@ class Agent:
             pods_dir=config.data_dir / "pods",
             client=client,
             references=self._references,
-        self._housekeeping = self._build_housekeeping(meter, cgroups, clock)
             node=lambda: self._facts,
             mounts=self._mounts,
             clock=clock,
@@ -266,7 +266,6 @@ class Agent:
         if not self._limits:
             self._tell_no_limits()
         if self._static is not None:
-        await self._housekeeping.open()
             self._static.load()
         await self._take_up()
         self._pods.add_handler(self._pod_changed)
@@ -276,6 +275,7 @@ class Agent:
             self._tasks.start(self._static.run(), key="static pods")
         self._nodes.add_handler(self._node_changed)
         self._tasks.start(self._registration.heartbeat(), key="heartbeat")
+        self._tasks.start(self._housekeeping.run(), key="housekeeping")
 
     async def aclose(self) -> None:
         """Stop watching; containers run on."""
@@ -311,7 +311,6 @@ class Agent:
     async def _take_up(self) -> None:
         """Pods that left something on disk: those still in the API go on, the others are stopped."""
         static = self._static.pods if self._static is not None else {}
-        self._tasks.start(self._housekeeping.run(), key="housekeeping")
         present: dict[str, Pod] = {pod.metadata.uid: pod for pod in self._pods.list()}
         present |= {uid: one.pod for uid, one in static.items()}
         for uid in self._memory.uids():
@@ -495,6 +494,10 @@ class Agent:
         )
 
     def _tell_no_limits(self) -> None:
+        message = "control groups are not writable for this user: containers run without CPU, memory and pid limits"
+        self._tell_about_node("Warning", "NoResourceLimits", message)
+
+    def _tell_about_node(self, type_: str, reason: str, message: str) -> None:
         reference = ObjectReference(api_version="v1", kind="Node", name=self._config.node)
         record = self._events.warning if type_ == "Warning" else self._events.normal
         record(reference, reason, message)
@@ -513,7 +516,3 @@ def _node_resolver() -> resolver.ResolvConf:
         return resolver.parse_resolv_conf(Path("/etc/resolv.conf").read_text())
     except OSError:
         return resolver.ResolvConf()
-        message = "control groups are not writable for this user: containers run without CPU, memory and pid limits"
-        self._tell_about_node("Warning", "NoResourceLimits", message)
-
-    def _tell_about_node(self, type_: str, reason: str, message: str) -> None:

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pilotage.agent.core import shutdown
 from pilotage.agent.core.eviction import Settings as EvictionSettings
 from pilotage.agent.core.garbage import Policy as ImagePolicy
-from pilotage.agent.core import shutdown
 from pilotage.api.core_v1 import Taint
 
 
@@ -38,17 +38,6 @@ class Config:
     shutdown_grace_critical_s: float = 0.0  # the last part of it, for critical ones (shutdownGracePeriodCriticalPods)
     shutdown_by_priority: tuple[tuple[int, float], ...] = ()  # instead: priority and seconds, by classes of priority
     pods_max: int = 110
-    housekeeping_s: float = 10.0  # between looks at sizes, pressure and garbage, as often as the kubelet looks
-
-    @property
-    def shutdown(self) -> tuple[shutdown.Period, ...]:
-        """The periods of a shutdown; empty when none was asked for."""
-        if self.shutdown_by_priority:
-            return tuple(shutdown.Period(priority=one, grace_s=grace_s) for one, grace_s in self.shutdown_by_priority)
-        return shutdown.two_periods(self.shutdown_grace_s, self.shutdown_grace_critical_s)
-
-    @property
-    def images(self) -> Path:
     # Kept from pods: for what runs the node, and for what else runs on the machine. By resource, as quantities.
     kube_reserved: Mapping[str, str] = field(default_factory=dict)
     system_reserved: Mapping[str, str] = field(default_factory=dict)
@@ -57,8 +46,8 @@ class Config:
     garbage_period_s: float = 300.0  # between looks at images, as often as the kubelet looks
     log_bytes_max: int = 10 * 1024 * 1024  # of one container's current log; then it is put aside (containerLogMaxSize)
     log_files_max: int = 5  # of one container, the current one among them (containerLogMaxFiles)
-        """Where the image store is."""
-        return self.images_dir or self.data_dir / "images"
+    housekeeping_s: float = 10.0  # between looks at sizes, pressure and garbage, as often as the kubelet looks
+
     @property
     def allocatable_rules(self) -> dict[str, Mapping[str, str]]:
         """Arguments of `core.allocatable`."""
@@ -75,3 +64,7 @@ class Config:
             return tuple(shutdown.Period(priority=one, grace_s=grace_s) for one, grace_s in self.shutdown_by_priority)
         return shutdown.two_periods(self.shutdown_grace_s, self.shutdown_grace_critical_s)
 
+    @property
+    def images(self) -> Path:
+        """Where the image store is."""
+        return self.images_dir or self.data_dir / "images"
