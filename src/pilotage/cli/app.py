@@ -6,7 +6,7 @@ the time `--help` takes.
 
 import typer
 
-from pilotage.cli.commands import apiserver, cluster, components, demo, image, look
+from pilotage.cli.commands import apiserver, cluster, components, demo, dns, image, look
 
 app = typer.Typer(
     name="pilotage",
@@ -25,3 +25,4 @@ image.register(app)
 demo.register(app)
 apiserver.register(app)
 components.register(app)
+dns.register(app)

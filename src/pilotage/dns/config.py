@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
-from pathlib import Path
 
-from pilotage.dns.chain.exchange import Address, parse_address
+from pilotage.dns.chain.exchange import Address, parse_address, read_nameservers
 from pilotage.kit.errors import UsageError
 
 __all__ = ["Config", "find_upstreams", "parse_address"]
@@ -107,13 +106,7 @@ def find_upstreams(config: Config) -> tuple[Address, ...]:
     if config.upstreams:
         found = [parse_address(text) for text in config.upstreams]
     elif config.resolv_conf:
-        try:
-            lines = Path(config.resolv_conf).read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError as error:
-            raise UsageError(f"{config.resolv_conf}: {error.strerror}") from error
-        words = [line.split() for line in lines]
-        servers = [w[1].partition("%")[0] for w in words if len(w) >= 2 and w[0] == "nameserver"]
-        found = [parse_address(server) for server in servers]
+        found = list(read_nameservers(config.resolv_conf))
     else:
         found = []
     own = {parse_address(text) for text in config.listen}

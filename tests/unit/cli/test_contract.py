@@ -36,6 +36,9 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
         ["image", "rm"],
         ["apiserver", "backup"],
         ["apiserver", "restore"],
+        ["dns", "check"],
+        ["dns", "import-corefile"],
+        ["dns", "ndots"],
     ],
 )
 def test_every_command_of_a_group_too(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

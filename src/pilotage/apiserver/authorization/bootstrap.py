@@ -178,8 +178,10 @@ _ROLES: dict[str, tuple[Document, ...]] = {
     ),
     "system:pilotage:dns": (
         *_ENDPOINTS,
-        _rule(_READ, "", "pods"),
+        _rule(_READ, "", "nodes", "pods"),
         _rule(_READ, "networking.k8s.io", "servicecidrs"),
+        _rule(_READ, "dns.pilotage.dev", "dnsrecords"),
+        _rule(("patch", "update"), "dns.pilotage.dev", "dnsrecords/status"),
         *_EVENTS,
     ),
     "system:pilotage:gateway": (

@@ -12,6 +12,7 @@ import ipaddress
 import ssl
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import cast
 
 from pilotage.dns.core.upstream import judge
@@ -65,6 +66,16 @@ def parse_address(text: str, *, default_port: int = 53) -> Address:
     except ValueError as error:
         raise UsageError(f"{text!r} is not ADDRESS or ADDRESS:PORT") from error
     return Address(host, number)
+
+
+def read_nameservers(path: str) -> tuple[Address, ...]:
+    """The servers of a resolv.conf(5), in order. Raises `UsageError`."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
+    words = [line.split() for line in lines]
+    return tuple(parse_address(w[1].partition("%")[0]) for w in words if len(w) >= 2 and w[0] == "nameserver")
 
 
 def parse_endpoint(text: str, server_name: str = "", ca_file: str = "") -> Endpoint:

@@ -16,7 +16,15 @@ from dataclasses import dataclass, field
 
 from pilotage.dns.chain import Handler, Request, Step
 from pilotage.dns.chain.environment import Environment
-from pilotage.dns.chain.exchange import Address, Endpoint, StreamPool, ask_by_datagram, ask_by_stream, parse_endpoint
+from pilotage.dns.chain.exchange import (
+    Address,
+    Endpoint,
+    StreamPool,
+    ask_by_datagram,
+    ask_by_stream,
+    parse_endpoint,
+    read_nameservers,
+)
 from pilotage.dns.core.name import Name, from_text, is_within
 from pilotage.dns.core.record import NS, Rcode
 from pilotage.dns.core.upstream import Reply, accept, failure, upstream_query
@@ -25,6 +33,7 @@ from pilotage.dns.document import Section
 from pilotage.dns.metrics import HEALTHCHECK_FAILURES, UPSTREAM_REJECTS, UPSTREAM_SECONDS
 from pilotage.kit.backoff import Backoff
 from pilotage.kit.clock import Clock
+from pilotage.kit.errors import UsageError
 
 __all__ = ["Address", "Forward", "Options", "Upstream", "configure"]
 
@@ -194,8 +203,9 @@ class Forward(Step):
 def configure(section: Section) -> Callable[[Environment], Forward]:
     """`forward: {zones, except, to, policy, attempts, timeout_s, race, health_interval_s, …}`"""
     server_name, ca_file = section.text("tls_server_name"), section.text("tls_ca")
-    endpoints = section.convert_all("to", lambda text: parse_endpoint(text, server_name, ca_file))
-    if not 1 <= len(section.texts("to")) <= UPSTREAMS_MAX:
+    groups = section.convert_all("to", lambda text: _servers(text, server_name, ca_file))
+    endpoints = list(dict.fromkeys(endpoint for group in groups for endpoint in group))
+    if not 1 <= len(section.texts("to")) <= UPSTREAMS_MAX or len(endpoints) > UPSTREAMS_MAX:
         section.problem(f"to: one to {UPSTREAMS_MAX} servers", "to")
     options = Options(
         zones=section.convert_all("zones", from_text, ((),)),
@@ -211,3 +221,13 @@ def configure(section: Section) -> Callable[[Environment], Forward]:
     )
     section.end()
     return lambda environment: Forward(endpoints, environment.clock, options)
+
+
+def _servers(text: str, server_name: str, ca_file: str) -> tuple[Endpoint, ...]:
+    """One server, or those that a resolv.conf(5) names. Raises `UsageError`."""
+    if not text.startswith("/"):
+        return (parse_endpoint(text, server_name, ca_file),)
+    found = tuple(Endpoint(address) for address in read_nameservers(text))
+    if not found:
+        raise UsageError(f"{text} names no server")
+    return found
