@@ -37,9 +37,25 @@ def tolerating(seconds: int | None) -> dict[str, Any]:
     }
 
 
+async def beat(world: Any, name: str) -> None:
+    """What an agent does as long as it lives: renews its Lease, and says that the node is ready."""
+    lease: dict[str, Any] = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}}
+    lease["metadata"]["namespace"] = "kube-node-lease"
+    await world.create({**lease, "spec": {"holderIdentity": name}})
+    ready = {"type": "Ready", "status": "True", "reason": "KubeletReady"}
+    while True:  # once alone would be too old again on a machine that is slow to look
+        renewed = {"spec": {"renewTime": timestamp.render_micro(SYSTEM_CLOCK.wall())}}
+        await world.client.patch(Lease, name, renewed, namespace="kube-node-lease")
+        body = {"status": {"conditions": [ready]}}
+        await world.client.patch(Node, name, body, patch_type=PatchType.STRATEGIC, subresource="status")
+        await asyncio.sleep(0.1)
+
+
 async def test_a_silent_node_is_unknown_tainted_and_emptied(start_world: Any) -> None:
-    async with start_world(Config(node_grace_s=0.5)) as world:
+    async with start_world(Config(node_grace_s=1.0)) as world:
         await world.follow(Node, Pod)
+        await world.make_node("n2", zone="zone-b")
+        world.tasks.start(beat(world, "n2"))
         await world.make_node("n1")
         for name, seconds in (("brief", 1), ("patient", 3600), ("eternal", None)):
             await world.create(pod(name, **tolerating(seconds)))
@@ -64,26 +80,32 @@ async def test_a_heartbeat_keeps_a_node_and_brings_it_back(start_world: Any) -> 
     async with start_world(Config(node_grace_s=0.6)) as world:
         await world.follow(Node)
         await world.make_node("n1")
-        await world.until(lambda: ("unreachable", "NoExecute") in taints(world))
-
-        async def beat() -> None:
-            while True:  # one heartbeat alone would be too old again on a machine that is slow to look
-                condition = {
-                    "type": "Ready",
-                    "status": "True",
-                    "reason": "KubeletReady",
-                    "lastHeartbeatTime": timestamp.render(SYSTEM_CLOCK.wall()),
-                }
-                body = {"status": {"conditions": [condition]}}
-                await world.client.patch(Node, "n1", body, patch_type=PatchType.STRATEGIC, subresource="status")
-                await asyncio.sleep(0.1)
-
-        world.tasks.start(beat())
+        await world.until(lambda: ("unreachable", "NoSchedule") in taints(world))
+        world.tasks.start(beat(world, "n1"))
         await world.until(lambda: taints(world) == set())
+
+
+async def test_nobody_is_driven_away_when_every_node_seems_lost(world: Any) -> None:
+    await world.follow(Node)
+    for name in ("n1", "n2"):
+        await world.make_node(name, zone=f"zone-{name}")
+    lost = {("not-ready", "NoSchedule"), ("not-ready", "NoExecute")}
+
+    async def turn(name: str, status: str) -> None:
+        body = {"status": {"conditions": [{"type": "Ready", "status": status}]}}
+        await world.client.patch(Node, name, body, patch_type=PatchType.STRATEGIC, subresource="status")
+
+    await turn("n1", "False")
+    await world.until(lambda: taints(world) == lost)
+    await turn("n2", "False")
+    await world.until(lambda: taints(world) == taints(world, "n2") == {("not-ready", "NoSchedule")})
+    await turn("n2", "True")
+    await world.until(lambda: taints(world, "n2") == set() and ("not-ready", "NoSchedule") in taints(world))
 
 
 async def test_conditions_and_cordon_become_taints(world: Any) -> None:
     await world.follow(Node)
+    await world.make_node("n2", zone="zone-b")
     await world.make_node("n1", ready=False)
     await world.until(lambda: taints(world) == {("not-ready", "NoSchedule"), ("not-ready", "NoExecute")})
     await world.client.patch(Node, "n1", {"spec": {"unschedulable": True}})

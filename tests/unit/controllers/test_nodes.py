@@ -8,6 +8,7 @@ from pilotage.api.codec import convert
 from pilotage.api.core_v1 import Node
 from pilotage.controllers.nodeipam.core import RangeExhaustedError, assign
 from pilotage.controllers.nodelifecycle.core import plan
+from pilotage.controllers.nodelifecycle.zones import INTERVAL_S, SLOW_INTERVAL_S, Eviction, Zones
 from pilotage.controllers.podgc.core import forced_in_s, surplus
 from pilotage.controllers.tainteviction.core import evicts_in_s
 
@@ -140,3 +141,37 @@ def test_an_exhausted_range_says_so() -> None:
     nodes = [node(f"n{number}", podCIDR=f"10.244.{number}.0/24") for number in range(4)]
     with pytest.raises(RangeExhaustedError, match=r"10\.244\.0\.0/22"):
         assign(node("new"), nodes, ("10.244.0.0/22",))
+
+
+EVICTIONS = [
+    pytest.param({"/": [False]}, Eviction.STOPPED, id="the only node"),
+    pytest.param({"/": [False, False], "/b": [False]}, Eviction.STOPPED, id="every node of every zone"),
+    pytest.param({"/": [False], "/b": [True]}, Eviction.NOW, id="a whole zone, but another is well"),
+    pytest.param({"/": [False, False, True]}, Eviction.NOW, id="two nodes are no disruption"),
+    pytest.param({"/": [False] * 3 + [True]}, Eviction.STOPPED, id="most of a small zone"),
+    pytest.param({"/": [False] * 3 + [True] * 3}, Eviction.NOW, id="half of a zone"),
+    pytest.param({"/": [False] * 60 + [True] * 10}, Eviction.NOW, id="most of a large zone, slowly"),
+]
+
+
+@pytest.mark.parametrize(("ready", "expected"), EVICTIONS)
+def test_who_is_driven_away_depends_on_how_many_are_lost(ready: Any, expected: Eviction) -> None:
+    assert Zones().may_evict(node(), ready, 0.0)[0] is expected
+
+
+def test_one_node_after_the_other_loses_its_pods() -> None:
+    for ready, interval_s in (([False, True], INTERVAL_S), ([False] * 60 + [True], SLOW_INTERVAL_S)):
+        zones = Zones()
+        assert zones.may_evict(node(), {"/": ready}, 5.0) == (Eviction.NOW, 0.0)
+        assert zones.may_evict(node("n2"), {"/": ready}, 6.0) == (Eviction.LATER, interval_s - 1)
+        assert zones.may_evict(node("n2"), {"/": ready}, 5.0 + interval_s) == (Eviction.NOW, 0.0)
+
+
+def test_stopped_evictions_take_their_taints_back_and_late_ones_keep_them(now: Any) -> None:
+    key = "node.kubernetes.io/not-ready"
+    both = [{"key": key, "effect": "NoSchedule"}, {"key": key, "effect": "NoExecute"}]
+    lost = {"Ready": "False"}
+    stopped = plan(node(conditions=lost, taints=both), 0.0, now, eviction=Eviction.STOPPED)
+    assert keys(stopped.taints) == {("not-ready", "NoSchedule")}
+    assert plan(node(conditions=lost, taints=both), 0.0, now, eviction=Eviction.LATER).taints is None
+    assert keys(plan(node(conditions=lost), 0.0, now, eviction=Eviction.LATER).taints) == {("not-ready", "NoSchedule")}

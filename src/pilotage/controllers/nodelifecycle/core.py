@@ -7,6 +7,7 @@ import msgspec
 
 from pilotage.api import placement, timestamp
 from pilotage.api.core_v1 import Node, NodeCondition, Taint
+from pilotage.controllers.nodelifecycle.zones import Eviction
 
 GRACE_S = 40.0
 """node-monitor-grace-period: four missed Lease renewals of 10 s."""
@@ -36,13 +37,37 @@ class Plan:
     check_after_s: float | None  # when silence will have lasted too long; None: it has
 
 
-def plan(node: Node, silent_s: float, now: datetime, *, grace_s: float = GRACE_S) -> Plan:
-    """`silent_s`: seconds since this process last saw a sign of life."""
+def is_ready(node: Node) -> bool:
+    """What the node's conditions say."""
+    return any(condition.type == "Ready" and condition.status == "True" for condition in node.status.conditions)
+
+
+def is_lost(node: Node, silent_s: float, *, grace_s: float = GRACE_S) -> bool:
+    """Whether `plan` will taint the node; one that has never said how it is gets the time to do so."""
+    reported = any(condition.type == "Ready" and condition.status != "True" for condition in node.status.conditions)
+    return reported or silent_s >= grace_s
+
+
+def is_evicting(node: Node) -> bool:
+    """Whether the node already has a taint that drives its pods away because it is not ready."""
+    keys = (placement.NOT_READY_TAINT, placement.UNREACHABLE_TAINT)
+    return any(taint.key in keys and taint.effect == "NoExecute" for taint in node.spec.taints)
+
+
+def plan(
+    node: Node,
+    silent_s: float,
+    now: datetime,
+    *,
+    grace_s: float = GRACE_S,
+    eviction: Eviction = Eviction.NOW,
+) -> Plan:
+    """`silent_s`: seconds since this process last saw a sign of life. `eviction`: matters if the node is not ready."""
     changed: tuple[NodeCondition, ...] = ()
     if silent_s >= grace_s:
         changed = _unknown(node, now)
     statuses = {condition.type: condition.status for condition in (*node.status.conditions, *changed)}
-    taints = _taints(node, statuses, now)
+    taints = _taints(node, statuses, now, eviction)
     return Plan(
         conditions=changed or None,
         taints=taints if taints != node.spec.taints else None,
@@ -83,14 +108,14 @@ def _unknown(node: Node, now: datetime) -> tuple[NodeCondition, ...]:
     return tuple(changed)
 
 
-def _taints(node: Node, statuses: dict[str, str], now: datetime) -> tuple[Taint, ...]:
+def _taints(node: Node, statuses: dict[str, str], now: datetime, eviction: Eviction) -> tuple[Taint, ...]:
     """The node's taints with ours as its conditions and its cordon ask; present ones keep their place and time."""
     wanted: dict[tuple[str, str], Taint] = {}
     for (type, status), key in _PRESSURES.items():
         if statuses.get(type) != status:
             continue
         wanted[key, "NoSchedule"] = Taint(key=key, effect="NoSchedule")
-        if type == "Ready":
+        if type == "Ready" and (eviction is Eviction.NOW or (eviction is Eviction.LATER and is_evicting(node))):
             wanted[key, "NoExecute"] = Taint(key=key, effect="NoExecute")
     if node.spec.unschedulable:
         key = placement.UNSCHEDULABLE_TAINT

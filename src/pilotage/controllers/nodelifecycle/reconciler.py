@@ -8,7 +8,8 @@ from pilotage.api.coordination_v1 import Lease
 from pilotage.api.core_v1 import Node, Pod
 from pilotage.api.status import ApiError, is_not_found
 from pilotage.client.client import PatchType
-from pilotage.controllers.nodelifecycle.core import GRACE_S, Plan, plan
+from pilotage.controllers.nodelifecycle.core import GRACE_S, Plan, is_evicting, is_lost, is_ready, plan
+from pilotage.controllers.nodelifecycle.zones import Eviction, Zones, zone_of
 from pilotage.kit.clock import Clock
 from pilotage.reconcile import DONE, Controller, Manager, Request, Result
 from pilotage.reconcile.writes import Writes, together
@@ -39,12 +40,23 @@ class NodeLifecycleReconciler:
         self._pods.add_index(BY_NODE, lambda pod: (pod.spec.node_name,) if pod.spec.node_name else ())
         self._writes = Writes(manager.client)
         self._heartbeats: dict[str, _Heartbeat] = {}
+        self._zones = Zones()
 
     def controller(self) -> Controller:
         controller = Controller("nodelifecycle", self)
         controller.watch(self._nodes)
         controller.reads(self._pods)
         controller.watch(self._leases, lambda lease: (Request("", lease.metadata.name),))
+
+        def node_changed(old: Node | None, new: Node | None) -> None:
+            """Whether pods are driven from a lost node depends on how many others are lost."""
+            was, now = (node is not None and is_ready(node) for node in (old, new))
+            if was != now:
+                for node in self._nodes.list():
+                    if is_lost(node, 0.0):
+                        controller.queue.add(Request.of(node))
+
+        self._nodes.add_handler(node_changed)
         return controller
 
     async def reconcile(self, request: Request) -> Result:
@@ -54,9 +66,32 @@ class NodeLifecycleReconciler:
             self._heartbeats.pop(request.name, None)
             await self._forget_lease(request.name)
             return DONE
-        step = plan(node, self._silent_s(node), self._clock.wall(), grace_s=self._grace_s)
-        await self._carry_out(request, node, step)
-        return Result(requeue_after_s=step.check_after_s)
+        silent_s = self._silent_s(node)
+        eviction, again_s = Eviction.NOW, None
+        if is_lost(node, silent_s, grace_s=self._grace_s):
+            eviction, again_s = self._may_evict(node)
+        step = plan(node, silent_s, self._clock.wall(), grace_s=self._grace_s, eviction=eviction)
+        try:
+            await self._carry_out(request, node, step)
+        except BaseException:
+            if eviction is Eviction.NOW:
+                self._zones.give_back(node)
+            raise
+        waits = [wait for wait in (step.check_after_s, again_s) if wait]
+        return Result(requeue_after_s=min(waits, default=None))
+
+    def _may_evict(self, node: Node) -> tuple[Eviction, float | None]:
+        """O(nodes), but only for a node that is lost.
+
+        Of the others counts what their conditions say: when those change, this is asked again.
+        """
+        ready: dict[str, list[bool]] = {}
+        for other in self._nodes.list():
+            itself = other.metadata.name == node.metadata.name
+            ready.setdefault(zone_of(other), []).append(not itself and is_ready(other))
+        if is_evicting(node) and any(any(states) for states in ready.values()):
+            return Eviction.LATER, None  # it has had its turn, and keeps what it has
+        return self._zones.may_evict(node, ready, self._clock.monotonic())
 
     def _silent_s(self, node: Node) -> float:
         """Seconds since the Lease or the status last changed, as noticed by this process."""
