@@ -12,6 +12,9 @@ from pilotage.network.core.conntrack import Flow
 from pilotage.network.core.rtnetlink import AF_INET, AF_INET6
 from pilotage.network.netlink import NETLINK_NETFILTER, NetlinkSocket
 
+# Acknowledgements wait in the socket's receive buffer (208 KiB by default), where each counts about a kilobyte.
+_BATCH = 128
+
 
 def forget_flows(matches: Callable[[Flow], bool]) -> int:
     """Delete every tracked flow that `matches`, and say how many. Reads the whole table: call it once per batch."""
@@ -22,8 +25,7 @@ def forget_flows(matches: Callable[[Flow], bool]) -> int:
             for message in sock.query("list tracked flows", conntrack.get_flows(family))
             if (flow := conntrack.read_flow(message)) is not None and matches(flow)
         ]
-        # In batches the socket's receive buffer (212 KiB by default) can acknowledge: about 64 bytes each.
-        for start in range(0, len(doomed), 512):
-            batch = doomed[start : start + 512]
+        for start in range(0, len(doomed), _BATCH):
+            batch = doomed[start : start + _BATCH]
             sock.execute("delete tracked flows", map(conntrack.delete_flow, batch), tolerate=(errno.ENOENT,))
         return len(doomed)

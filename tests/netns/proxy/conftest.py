@@ -17,7 +17,7 @@ import selectors
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,7 +138,10 @@ def _set_up_kernel() -> None:
 
 
 class Servers(threading.Thread):
-    """TCP and UDP servers in many namespaces; each answers `name peer-address` to whoever speaks to it."""
+    """TCP and UDP servers in many namespaces; each answers `name peer-address` to whoever speaks to it.
+
+    A TCP server without a name gives the address it was reached at.
+    """
 
     def __init__(self) -> None:
         super().__init__(name="servers", daemon=True)
@@ -152,7 +155,7 @@ class Servers(threading.Thread):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((address, port))
         if not udp:
-            sock.listen(64)
+            sock.listen(512)
         self._selector.register(sock, selectors.EVENT_READ, (name, udp))
 
     def run(self) -> None:
@@ -170,7 +173,7 @@ class Servers(threading.Thread):
                     else:
                         connection, peer = sock.accept()
                         with connection:
-                            connection.sendall(f"{name} {peer[0]}".encode())
+                            connection.sendall(f"{name or connection.getsockname()[0]} {peer[0]}".encode())
 
     def close(self) -> None:
         self._end.close()
@@ -186,6 +189,17 @@ def _socket_family(address: str) -> int:
 
 def path(namespace: str) -> Path:
     return Path("/run/netns") / namespace
+
+
+@contextlib.contextmanager
+def further_addresses(namespace: str, addresses: Iterable[str]) -> Iterator[None]:
+    """More addresses for a pod, gone again for the tests that come after: they change what the pod speaks from."""
+    given = [f"{address}/{128 if ':' in address else 32}" for address in addresses]
+    for address in given:
+        _ip("-n", namespace, "addr", "add", address, "dev", "eth0", *(["nodad"] if ":" in address else []))
+    yield
+    for address in given:
+        _ip("-n", namespace, "addr", "del", address, "dev", "eth0")
 
 
 class World:

@@ -265,6 +265,14 @@ class TestMemory:
             assert namespaces.run_in(path("n1"), _forgetting(proxy, delta)) >= 1
             assert world.ask("b", proxy.vip, udp=True, sock=sock) == f"c {source}"
 
+    def test_many_datagram_flows_are_forgotten_at_once(self, world: World, proxy: Proxy) -> None:
+        service = proxy.service(ports=["80/UDP"])
+        proxy.start([service], [proxy.slice("a", ["8080/UDP"])])
+        assert world.names("b", proxy.vip, 600, udp=True) == {"a"}
+        delta = proxy.change(service, proxy.slice("c", ["8080/UDP"]))
+        # A port may have been used twice, so there are a few flows less than datagrams.
+        assert namespaces.run_in(path("n1"), _forgetting(proxy, delta)) > 500
+
     def test_flows_survive_a_change_and_a_restart(self, world: World, proxy: Proxy) -> None:
         service = proxy.service(ports=["80/UDP"])
         source = proxy.net.pods["b"]
