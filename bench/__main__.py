@@ -2,13 +2,15 @@
 
 import argparse
 
-from bench import apiserver, cluster, crashes, dns
+from bench import apiserver, cluster, crashes, dns, pods, proxy
 
 BENCHMARKS = {
     "apiserver": apiserver.figures,
     "cluster": cluster.figures,
     "crashes": crashes.figures,
     "dns": dns.figures,
+    "pods": pods.figures,
+    "proxy": proxy.figures,
 }
 
 
