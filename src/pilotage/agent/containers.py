@@ -195,6 +195,8 @@ class Containers:
         runtime = self._node.runtime
         if runtime.find(container_id) is not None or container_id in runtime.list():
             await runtime.remove(container_id)  # created, but not started, by an earlier agent
+            self._early_exits.pop(container_id, None)
+            self._ended.pop(container_id, None)
         spec = ContainerSpec(
             container_id=container_id,
             document=document,

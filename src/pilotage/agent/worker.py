@@ -233,10 +233,8 @@ class PodWorker:
         replace = msgspec.structs.replace
         runtime = self._node.runtime
         self._recovering = True
-        if state.sandbox == "creating":
-            state = replace(state, sandbox="absent")
-        elif state.sandbox == "removing":
-            state = replace(state, sandbox="ready")  # removed once more
+        if state.sandbox in ("creating", "removing"):
+            state = replace(state, sandbox="lost")  # nobody knows how far that went
         if state.volumes == "mounting":
             state = replace(state, volumes="absent")
         state = replace(state, deletion_told=False)

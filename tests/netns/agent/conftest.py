@@ -45,6 +45,7 @@ class NodeUnderTest:
     client: Client
     config: Config
     tasks: TaskSet
+    kubeconfig: Path
 
     async def start_agent(self) -> None:
         ready = asyncio.Event()
@@ -68,10 +69,16 @@ class NodeUnderTest:
             *(self.config.run_dir / name for name in ("containers", "exits", "sandboxes", "netns", "scratch", "shm")),
         ]
 
-        async def empty() -> bool:
-            return not any(entry for place in places for entry in place.glob("*"))
+        def left() -> list[str]:
+            return [str(entry) for place in places for entry in place.glob("*")]
 
-        await eventually(empty, within_s=20)
+        async def empty() -> bool:
+            return not left()
+
+        try:
+            await eventually(empty, within_s=20)
+        except TimeoutError:
+            pytest.fail(f"left behind: {left()}")
         await self.stop_agent()
 
     async def create(self, name: str, spec: dict[str, Any], **metadata: Any) -> Pod:
@@ -126,7 +133,7 @@ async def node_under_test(tmp_path: Path) -> AsyncIterator[NodeUnderTest]:
         except Exception:
             await server.client.create(ServiceAccount(metadata=ObjectMeta(name="default", namespace="default")))
         try:
-            yield NodeUnderTest(client=server.client, config=config, tasks=tasks)
+            yield NodeUnderTest(client=server.client, config=config, tasks=tasks, kubeconfig=server.kubeconfig_path)
         finally:
             tasks.cancel("agent")
             await kill_what_is_left(config)

@@ -120,7 +120,7 @@ def _end(course: _Course) -> None:
         course.set(finished=verdict(pod, state))
     if "creating" in state.sandbox or state.sandbox == "removing" or state.volumes == "mounting":
         return
-    if state.sandbox == "ready" or state.volumes == "mounted":
+    if state.sandbox in ("ready", "lost") or state.volumes == "mounted":
         course.set(sandbox="removing")
         course.actions.append(RemoveSandbox())
     elif pod.metadata.is_deleting and not state.deletion_told:
@@ -165,7 +165,7 @@ def _live(course: _Course) -> None:
     if state.volumes == "absent" and course.due(state.volumes_retry_at):
         course.set(volumes="mounting")
         course.actions.append(MountVolumes())
-    if state.sandbox == "absent" and course.due(state.sandbox_retry_at):
+    if state.sandbox in ("absent", "lost") and course.due(state.sandbox_retry_at):
         course.set(sandbox="creating")
         course.actions.append(CreateSandbox())
     _resize(course)

@@ -81,7 +81,7 @@ def receive(pod: Pod, state: PodState, event: Event) -> PodState:
             return replace(state, sandbox="ready", pod_ips=event.pod_ips, sandbox_error="")
         case SandboxFailed():
             return replace(
-                state, sandbox="absent", sandbox_error=event.message, sandbox_retry_at=event.at + RETRY_INITIAL_S
+                state, sandbox="lost", sandbox_error=event.message, sandbox_retry_at=event.at + RETRY_INITIAL_S
             )
         case SandboxRemoved():
             return replace(state, sandbox="removed", volumes="absent")
@@ -179,7 +179,7 @@ def _after_loss(pod: Pod, state: PodState, at: float) -> PodState:
             record = moved(record, ContainerEvent.REPEAT)
         records.append(record)
     return msgspec.structs.replace(
-        state, records=tuple(records), sandbox="absent", volumes="absent", initialized=False, pod_ips=()
+        state, records=tuple(records), sandbox="lost", volumes="absent", initialized=False, pod_ips=()
     )
 
 

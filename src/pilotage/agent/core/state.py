@@ -70,7 +70,7 @@ class PodState(Value):
     """All that is remembered of one pod. Container records stand in the order init containers, containers."""
 
     records: tuple[ContainerRecord, ...]
-    sandbox: str = "absent"  # absent, creating, ready, removing, removed
+    sandbox: str = "absent"  # absent, creating, ready, lost (something of it may stand), removing, removed
     sandbox_retry_at: float = 0.0
     sandbox_error: str = ""
     volumes: str = "absent"  # absent, mounting, mounted

@@ -36,6 +36,8 @@ from pilotage.network.namespaces import CLONE_NEWIPC, CLONE_NEWUTS, MS_BIND, mou
 COMMAND_TIMEOUT_S = 60.0  # far above any runc command on a loaded machine; a hung one must not hang the pod for ever
 REOPEN_TIMEOUT_S = 2.0  # conmon opens a log within a millisecond, unless it is stopped
 
+MONITOR_END_S = 5.0  # conmon ends within milliseconds of its container
+
 # Of linux.resources: what a resize may change.
 _CHANGEABLE = ("cpu", "memory")
 
@@ -303,6 +305,10 @@ class OCIRuntime:
         if (self._root / container_id).exists():
             with contextlib.suppress(RuntimeFailure):
                 await self._runc("delete", "--force", container_id)
+        record = self._read_record(container_id)
+        if record is not None:
+            # Its monitor has a last word to write, which the next container of this id must not be taken to have said.
+            await _ended(record.conmon_pid, record.conmon_start)
         (self._exits / container_id).unlink(missing_ok=True)
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
@@ -448,6 +454,25 @@ def _start_time(pid: int) -> int | None:
 
 def _is_alive(pid: int, started: int) -> bool:
     return pid > 0 and _start_time(pid) == started
+
+
+async def _ended(pid: int, started: int) -> None:
+    """Wait for the end of somebody else's child; not for ever."""
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:
+        return
+    loop = asyncio.get_running_loop()
+    readable: asyncio.Future[None] = loop.create_future()
+    try:
+        if _is_alive(pid, started):
+            loop.add_reader(fd, settle, readable)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(MONITOR_END_S):
+                    await readable
+            loop.remove_reader(fd)
+    finally:
+        os.close(fd)
 
 
 def _is_namespace(path: Path) -> bool:
