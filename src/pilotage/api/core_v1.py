@@ -308,6 +308,7 @@ class VolumeMount(Value):
     sub_path: str = ""
     sub_path_expr: str = ""
     mount_propagation: str = ""
+    recursive_read_only: str = ""  # Disabled (the default), IfPossible or Enabled
 
 
 class ContainerRestartRuleOnExitCodes(Value):
@@ -739,8 +740,28 @@ class ReplicationController(Object):
     status: ReplicationControllerStatus = ReplicationControllerStatus()
 
 
+class VolumeNodeAffinity(Value):
+    required: NodeSelector | None = None  # None: every node reaches the volume
+
+
+class PersistentVolumeSpec(Value):
+    node_affinity: VolumeNodeAffinity | None = None
+
+
+class PersistentVolume(Object):
+    """A volume, as far as the scheduler cares: from which nodes it can be reached."""
+
+    api_version: ClassVar[str] = "v1"
+    kind: ClassVar[str] = "PersistentVolume"
+    plural: ClassVar[str] = "persistentvolumes"
+    namespaced: ClassVar[bool] = False
+
+    spec: PersistentVolumeSpec = PersistentVolumeSpec()
+
+
 class PersistentVolumeClaimSpec(Value):
     volume_name: str = ""  # empty until bound
+    access_modes: tuple[str, ...] = ()
 
 
 class PersistentVolumeClaim(Object):

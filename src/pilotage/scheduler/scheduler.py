@@ -12,7 +12,15 @@ import msgspec
 
 from pilotage.api import timestamp
 from pilotage.api.apps_v1 import ReplicaSet, StatefulSet
-from pilotage.api.core_v1 import Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, Service
+from pilotage.api.core_v1 import (
+    Namespace,
+    Node,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    Pod,
+    ReplicationController,
+    Service,
+)
 from pilotage.api.labels import Selector, from_label_selector, from_match_labels
 from pilotage.api.pods import is_terminal
 from pilotage.api.policy_v1 import PodDisruptionBudget
@@ -23,7 +31,7 @@ from pilotage.kit.clock import Clock
 from pilotage.kit.tasks import TaskSet, task_set
 from pilotage.scheduler.core.cycle import Unschedulable, schedule
 from pilotage.scheduler.core.gates import is_gated
-from pilotage.scheduler.core.model import Cluster, PodInfo, PodKey
+from pilotage.scheduler.core.model import ClaimInfo, Cluster, PodInfo, PodKey
 from pilotage.scheduler.core.preemption import Budget, NoPreemption, Preemption, lower_nominations, preempt
 from pilotage.scheduler.core.queue import ClusterEvent, QueuedPod, SchedulingQueue
 from pilotage.scheduler.core.spreading import owner_selector
@@ -61,11 +69,13 @@ class Scheduler:
         self._statefulsets = Informer(client, StatefulSet)
         self._budgets = Informer(client, PodDisruptionBudget)
         self._claims = Informer(client, PersistentVolumeClaim)
+        self._volumes = Informer(client, PersistentVolume)
         self._services.add_index(BY_NAMESPACE, lambda service: (service.metadata.namespace,))
         self._pods.add_handler(self._pod_changed)
         self._nodes.add_handler(self._node_changed)
         self._namespaces.add_handler(self._namespace_changed)
         self._claims.add_handler(self._claim_changed)
+        self._volumes.add_handler(self._volume_changed)
 
     async def run(self, on_ready: Callable[[], None]) -> None:
         """Decide and bind until cancelled; calls `on_ready` once all caches are filled."""
@@ -79,6 +89,7 @@ class Scheduler:
             self._statefulsets,
             self._budgets,
             self._claims,
+            self._volumes,
         )
         async with task_set() as tasks:
             tasks.start(self._events.run(), name="events")
@@ -165,9 +176,20 @@ class Scheduler:
         if new is None:
             self._cluster.claims.pop(key, None)
             return
-        bound = bool(new.spec.volume_name)
-        if self._cluster.claims.get(key) != bound:
-            self._cluster.claims[key] = bound
+        info = ClaimInfo(
+            volume=new.spec.volume_name, is_exclusive=tuple(new.spec.access_modes) == ("ReadWriteOncePod",)
+        )
+        if self._cluster.claims.get(key) != info:
+            self._cluster.claims[key] = info
+            self._happened(ClusterEvent.CLAIM_CHANGED)
+
+    def _volume_changed(self, old: PersistentVolume | None, new: PersistentVolume | None) -> None:
+        if new is None:
+            assert old is not None
+            self._cluster.volumes.pop(old.metadata.name, None)
+            return
+        self._cluster.volumes[new.metadata.name] = new
+        if old is None or (old.spec, old.metadata.labels) != (new.spec, new.metadata.labels):
             self._happened(ClusterEvent.CLAIM_CHANGED)
 
     def _happened(self, event: ClusterEvent) -> None:
@@ -375,7 +397,7 @@ def _placed_inputs(pod: Pod) -> tuple[object, ...]:
 
 
 def _node_inputs(node: Node) -> tuple[object, ...]:
-    return (node.metadata.uid, node.metadata.labels, node.spec, node.status.allocatable)
+    return (node.metadata.uid, node.metadata.labels, node.spec, node.status.allocatable, node.status.images)
 
 
 def _budget(item: PodDisruptionBudget) -> Budget:

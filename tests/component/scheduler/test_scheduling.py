@@ -134,4 +134,15 @@ async def test_a_pod_waits_for_its_claim_to_be_bound(world: Any) -> None:
     await world.until(lambda: "unbound immediate" in message())
     body = {"spec": {"volumeName": "disk-1"}}
     await world.client.patch(PersistentVolumeClaim, "data", body, namespace="default")
-    await world.until(lambda: world.where() == {"p": "n1"})
+    await world.until(lambda: "bound to non-existent pv(s)" in message())
+    here = {"key": "kubernetes.io/hostname", "operator": "In", "values": ["n2"]}
+    volume = {
+        "capacity": {"storage": "1Gi"},
+        "accessModes": ["ReadWriteOnce"],
+        "hostPath": {"path": "/disk"},
+        "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [here]}]}},
+    }
+    await world.create({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "disk-1"}, "spec": volume})
+    await world.until(lambda: "had volume node affinity conflict" in message())
+    await world.node("n2")
+    await world.until(lambda: world.where() == {"p": "n2"})

@@ -4,8 +4,11 @@ from typing import Any
 
 import pytest
 
+from pilotage.api.codec import convert
+from pilotage.api.core_v1 import PersistentVolume
 from pilotage.api.labels import parse_selector
 from pilotage.scheduler.core.cycle import Placement, Unschedulable, schedule
+from pilotage.scheduler.core.model import ClaimInfo
 from pilotage.scheduler.core.queue import ClusterEvent
 
 TAINT = {"key": "dedicated", "value": "db", "effect": "NoSchedule"}
@@ -295,11 +298,14 @@ def test_spread_policies(policy: Any, wish: Any, fits: bool, pod: Any, node: Any
     assert isinstance(schedule(info, made), Placement) is fits
 
 
+UNBOUND, BOUND = ClaimInfo(), ClaimInfo(volume="pv")
 CLAIMS = [
     pytest.param({}, 'persistentvolumeclaim "data" not found', id="absent"),
-    pytest.param({("other", "data"): True}, 'persistentvolumeclaim "data" not found', id="in another namespace"),
-    pytest.param({("default", "data"): False}, "pod has unbound immediate PersistentVolumeClaims", id="not bound"),
-    pytest.param({("default", "data"): True}, "", id="bound"),
+    pytest.param({("other", "data"): BOUND}, 'persistentvolumeclaim "data" not found', id="in another namespace"),
+    pytest.param(
+        {("default", "data"): ClaimInfo()}, "pod has unbound immediate PersistentVolumeClaims", id="not bound"
+    ),
+    pytest.param({("default", "data"): BOUND}, "", id="bound"),
 ]
 
 
@@ -307,6 +313,7 @@ CLAIMS = [
 def test_claims_come_before_nodes(claims: Any, reason: str, pod: Any, node: Any, cluster: Any) -> None:
     made = cluster(node("n1"), node("n2"))
     made.claims.update(claims)
+    made.volumes["pv"] = convert(PersistentVolume, {"metadata": {"name": "pv"}})
     volume = {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}
     verdict = schedule(pod(volumes=[volume]), made)
     if reason:

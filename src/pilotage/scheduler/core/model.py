@@ -2,14 +2,24 @@
 
 Stands apart because filters, scores and queue read nothing else. The shell feeds `Cluster` one change at a time, so
 that a cycle never walks all pods to learn what is free; a property holds the increments equal to a fresh count.
-Leaves out volumes, devices and everything that needs a second object to be understood.
+Leaves out devices, and of volumes everything but who reaches and who uses them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pilotage.api.core_v1 import Container, Namespace, Node, Pod, PodAffinity, PodAffinityTerm, PodSpec, Taint
+from pilotage.api.core_v1 import (
+    Container,
+    Namespace,
+    Node,
+    PersistentVolume,
+    Pod,
+    PodAffinity,
+    PodAffinityTerm,
+    PodSpec,
+    Taint,
+)
 from pilotage.api.labels import Requirement, Selector, from_label_selector
 from pilotage.api.quantity import milli, whole
 
@@ -117,6 +127,14 @@ class PodInfo:
         return self.requests.get(MEMORY) or UNSTATED_MEMORY
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimInfo:
+    """A volume claim as scheduling sees it."""
+
+    volume: str = ""  # empty: not bound
+    is_exclusive: bool = False  # ReadWriteOncePod: one pod of the whole cluster may use it
+
+
 @dataclass(slots=True)
 class NodeInfo:
     """A node, the pods on it (bound and assumed) and their sums."""
@@ -176,7 +194,9 @@ class Cluster:
     locations: dict[PodKey, str] = field(default_factory=dict)  # pod → node name
     homeless: dict[str, dict[PodKey, PodInfo]] = field(default_factory=dict)  # node name → pods
     with_affinity: dict[PodKey, PodInfo] = field(default_factory=dict)  # bound pods that state any pod (anti-)affinity
-    claims: dict[tuple[str, str], bool] = field(default_factory=dict)  # volume claim (namespace, name) → is it bound
+    claims: dict[tuple[str, str], ClaimInfo] = field(default_factory=dict)  # by namespace and name
+    volumes: dict[str, PersistentVolume] = field(default_factory=dict)  # by name
+    image_holders: dict[str, int] = field(default_factory=dict)  # image name → nodes that have it
     nominations: dict[PodKey, str] = field(default_factory=dict)  # pod → node that was promised to it
     # (namespace, label key, value) → placed pods that carry it; with an empty key all of the namespace.
     _labelled: dict[tuple[str, str, str], dict[PodKey, PodInfo]] = field(default_factory=dict)
@@ -188,15 +208,29 @@ class Cluster:
         info = self.nodes.get(name)
         if info is None:
             info = self.nodes[name] = NodeInfo(node=node, allocatable=amounts)
+            self._count_images(node, 1)
             for pod in self.homeless.pop(name, {}).values():
                 info.add(pod)
         else:
+            self._count_images(info.node, -1)
+            self._count_images(node, 1)
             info.node, info.allocatable = node, amounts
 
     def remove_node(self, name: str) -> None:
         info = self.nodes.pop(name, None)
-        if info is not None and info.pods:
+        if info is None:
+            return
+        self._count_images(info.node, -1)
+        if info.pods:
             self.homeless[name] = dict(info.pods)
+
+    def _count_images(self, node: Node, by: int) -> None:
+        for name in {name for image in node.status.images for name in image.names}:
+            count = self.image_holders.get(name, 0) + by
+            if count:
+                self.image_holders[name] = count
+            else:
+                del self.image_holders[name]
 
     def set_namespace(self, namespace: Namespace) -> None:
         self.namespaces[namespace.metadata.name] = namespace.metadata.labels

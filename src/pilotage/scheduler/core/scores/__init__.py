@@ -1,11 +1,9 @@
-"""Scores, one a file, with kube-scheduler's weights; the order does not matter, the totals are sums.
-
-Deliberately absent: ImageLocality, because images are shared by all nodes of a local cluster.
-"""
+"""Scores, one a file, with kube-scheduler's weights; the order does not matter, the totals are sums."""
 
 from pilotage.scheduler.core.plugin import Score
 from pilotage.scheduler.core.scores import (
     balanced_allocation,
+    image_locality,
     inter_pod_affinity,
     least_allocated,
     node_affinity,
@@ -20,6 +18,7 @@ SCORES: tuple[Score, ...] = (
     inter_pod_affinity.SCORE,
     least_allocated.SCORE,
     balanced_allocation.SCORE,
+    image_locality.SCORE,
 )
 
 __all__ = ["SCORES"]
