@@ -4,13 +4,14 @@ Apart from the other components because it has commands of its own.
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pilotage.cli.options import Kubeconfig, LogLevel, Node, Output, is_json
-from pilotage.cli.running import run_client
+from pilotage.cli.running import run_client, run_component
 
 
 def register(app: typer.Typer) -> None:
@@ -58,6 +59,10 @@ def dns(
     transfer_to: Annotated[list[str] | None, typer.Option(help="Addresses that may have the whole zone.")] = None,
     snapshot: Annotated[str, typer.Option(help="File for the last good view, for a start without the API.")] = "",
     handover: Annotated[str, typer.Option(help="Socket by which the next process takes over the ports.")] = "",
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="Processes that share the ports; each has a core's worth and a table.")
+    ] = 1,
+    worker: Annotated[int, typer.Option(hidden=True)] = 0,
     log_level: LogLevel = "info",
 ) -> int:
     """Run a cluster's DNS server on one node."""
@@ -69,6 +74,10 @@ def dns(
         raise typer.BadParameter("missing option --kubeconfig")
     if not listen:
         raise typer.BadParameter("missing option --listen")
+    if workers > 1 and not worker:
+        if handover or any(text.endswith(":0") for text in (*listen, *(listen_tls or ()), *(listen_https or ()))):
+            raise typer.BadParameter("--workers goes neither with --handover nor with port 0")
+        return _run_workers(workers, log_level)
     config = Config(
         listen=tuple(listen),
         listen_tls=tuple(listen_tls or ()),
@@ -88,9 +97,21 @@ def dns(
         config_file=config_file,
         snapshot_file=snapshot,
         handover=handover,
+        reuse_port=worker > 0,
+        worker=worker,
     )
     config.check()
     return run_client("dns", log_level, kubeconfig, lambda client, ready: run(config, client, on_ready=ready))
+
+
+def _run_workers(workers: int, log_level: str) -> int:
+    """This very command once for each worker; only the first has the health port and the snapshot."""
+    from pilotage.dns.workers import run_workers
+
+    commands = [[sys.executable, "-m", "pilotage.cli", *sys.argv[1:], "--worker", str(n + 1)] for n in range(workers)]
+    for words in commands[1:]:
+        words += ["--health", "", "--snapshot", ""]
+    return run_component("dns", log_level, lambda _: run_workers(commands), spawns_processes=True)
 
 
 def check(file: Annotated[Path, typer.Argument(help="The configuration file.")]) -> int:
