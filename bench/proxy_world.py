@@ -253,9 +253,19 @@ def slice_document(service: str, name: str, addresses: list[str]) -> dict[str, o
 
 def endpoint_documents(addresses: list[str]) -> list[dict[str, object]]:
     return [
-        {"addresses": [address], "conditions": {"ready": True, "serving": True, "terminating": False}, "nodeName": NODE}
+        {
+            "addresses": [address],
+            "conditions": {"ready": True, "serving": True, "terminating": False},
+            "nodeName": _node_of(address),
+            "targetRef": {"kind": "Pod", "namespace": "default", "name": f"pod-{address.replace('.', '-')}"},
+        }
         for address in addresses
     ]
+
+
+def _node_of(address: str) -> str:
+    """One of a hundred nodes; the probe's endpoints are on this one."""
+    return NODE if address in PROBE_ENDPOINTS else f"n{sum(map(int, address.split('.'))) % 100 + 1}"
 
 
 async def fill(kubeconfig: Path, services: range, endpoints: int) -> str:

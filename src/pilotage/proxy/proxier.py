@@ -20,6 +20,7 @@ from pilotage.api.meta_v1 import UID
 from pilotage.client import Client, EventRecorder, Informer, WatermarkPublisher
 from pilotage.kit.backoff import Backoff
 from pilotage.kit.clock import SYSTEM_CLOCK, Clock
+from pilotage.kit.memory import give_back_memory
 from pilotage.kit.tasks import task_set
 from pilotage.network import Flow, NetworkError, forget_flows
 from pilotage.proxy import metrics
@@ -30,6 +31,7 @@ from pilotage.proxy.core.flows import is_stale_flow
 from pilotage.proxy.core.layout import Surroundings
 from pilotage.proxy.core.model import Problem, service_ports
 from pilotage.proxy.core.plan import Delta, Planner
+from pilotage.proxy.core.slim import slim_slice
 from pilotage.proxy.core.topology import NodeView
 from pilotage.proxy.errors import BackendError
 from pilotage.proxy.health import HealthChecks
@@ -42,6 +44,7 @@ _RETRY = Backoff(initial_s=0.05, max_s=5.0)
 # Planning this many Services takes about 10 ms; then the loop lets others run.
 _PLANNED_AT_ONCE = 100
 _DRIFT_LOGGED_MAX = 20
+_PROBLEMS_MAX = 10  # told about one Service: a slice may hold a thousand wrong addresses, and one says it all
 
 R = TypeVar("R")
 
@@ -91,12 +94,12 @@ class Proxier:
         self._backend = backend
         self._clock = clock
         self._services = Informer(client, Service)
-        self._slices = Informer(client, EndpointSlice)
+        self._slices = Informer(client, EndpointSlice, transform=slim_slice)
         self._nodes = Informer(client, Node, field_selector=f"metadata.name={config.node}")
         self._events = EventRecorder(client, "kube-proxy", host=config.node)
         self._watermark = WatermarkPublisher(client, "proxy", config.node)
         self._health = HealthChecks()
-        self._planner = Planner(NodeView(name=config.node))
+        self._planner = Planner(NodeView(name=config.node), recording=False)
         self._dirty: set[str] = set()
         self._wake = asyncio.Event()
         self._failures = 0
@@ -123,6 +126,8 @@ class Proxier:
         self._nodes.add_handler(self._node_changed)
         self._services.add_progress(self._advanced)
         self._slices.add_progress(self._advanced)
+        # Until the first synchronisation nearly everything that is made stays: looking for garbage is wasted.
+        gc.disable()
         try:
             async with task_set() as tasks:
                 tasks.start(self._services.run(), name="proxy services")
@@ -138,10 +143,13 @@ class Proxier:
                 # shows as pauses of 10 ms between a change and the kernel.
                 gc.collect()
                 gc.freeze()
+                gc.enable()
+                give_back_memory()
                 on_ready()
                 tasks.start(self._audit(), name="proxy audit")
                 await self._follow()
         finally:
+            gc.enable()
             self._health.close()
 
     # ── what changed ────────────────────────────────────────────────────────────────────────────────────────────
@@ -195,7 +203,7 @@ class Proxier:
             ports = service_ports(service, self._slices.by_index(_SERVICE_INDEX, key), problems)
             age = service.metadata.creation_timestamp
             again = self._planner.update(key, ports, age=age, problems=problems)
-        self._report(key, service, tuple(dict.fromkeys(problems)))
+        self._report(key, service, tuple(dict.fromkeys(problems))[:_PROBLEMS_MAX])
         return again
 
     def _report(self, key: str, service: Service | None, problems: tuple[Problem, ...]) -> None:

@@ -7,6 +7,7 @@ and values of the layout's maps. Fed with the service ports of one Service and a
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from math import gcd
 from typing import TypeAlias
 
 from pilotage.nft.core.expressions import DROP, Verdict, goto
@@ -124,12 +125,17 @@ class Builder:
             self._node_port(port, own, cluster, external, choice)
 
     def _targets(self, port: ServicePort, endpoints: tuple[Endpoint, ...]) -> tuple[Target, ...]:
-        if len(endpoints) > SLOTS_MAX:
-            message = f"port {port.name or port.port}: {len(endpoints)} endpoints, {SLOTS_MAX} are used"
+        """A target a slot: an endpoint has as many as its weight says, none of them more than needed."""
+        divisor = gcd(*(endpoint.weight for endpoint in endpoints))
+        targets: list[Target] = []
+        for endpoint in endpoints:
+            target = endpoint.packed + endpoint.port.to_bytes(2, "big") + _PORT_SUFFIX
+            targets += (target,) * (endpoint.weight // divisor)
+        if len(targets) > SLOTS_MAX:
+            what = f"{len(endpoints)} endpoints" if len(targets) == len(endpoints) else f"{len(targets)} shares"
+            message = f"port {port.name or port.port}: {what}, {SLOTS_MAX} are used"
             self.problems.append(Problem(service=self.service, reason="TooManyEndpoints", message=message))
-        return tuple(
-            endpoint.packed + endpoint.port.to_bytes(2, "big") + _PORT_SUFFIX for endpoint in endpoints[:SLOTS_MAX]
-        )
+        return tuple(targets[:SLOTS_MAX])
 
     def _address(
         self,

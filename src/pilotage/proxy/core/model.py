@@ -16,11 +16,13 @@ from pilotage.api.core_v1 import Service
 from pilotage.api.core_v1 import ServicePort as ApiServicePort
 from pilotage.api.discovery_v1 import EndpointSlice
 from pilotage.nft.core.types import encode_address
+from pilotage.proxy.core.slim import WEIGHT_ANNOTATION
 
 SERVICE_PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
 HEADLESS_LABEL = "service.kubernetes.io/headless"
 _ADDRESS_TYPES = {"ip": "IPv4", "ip6": "IPv6"}
 FAMILIES = ("ip", "ip6")
+WEIGHT_MAX = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,7 @@ class Endpoint:
     node: str = ""  # empty: not on a node of the cluster
     zone_hints: tuple[str, ...] = ()
     node_hints: tuple[str, ...] = ()
+    weight: int = 1  # share of connections beside the others; 1 to WEIGHT_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,13 +146,15 @@ def _ports_of_family(
                 internal_local=spec.internal_traffic_policy == "Local",
                 external_local=spec.external_traffic_policy == "Local",
                 health_check_node_port=spec.health_check_node_port if spec.type == "LoadBalancer" else 0,
-                endpoints=_endpoints(port, slices, family),
+                endpoints=_endpoints(port, slices, family, key, problems),
             )
         )
     return result
 
 
-def _endpoints(port: ApiServicePort, slices: Iterable[EndpointSlice], family: str) -> tuple[Endpoint, ...]:
+def _endpoints(
+    port: ApiServicePort, slices: Iterable[EndpointSlice], family: str, key: str, problems: list[Problem]
+) -> tuple[Endpoint, ...]:
     """Endpoints of a service port over all slices, each address and port once.
 
     A slice says which number the port has on its endpoints, so a named target port may differ from pod to pod. While
@@ -158,6 +163,7 @@ def _endpoints(port: ApiServicePort, slices: Iterable[EndpointSlice], family: st
     found: dict[tuple[str, int], Endpoint] = {}
     size = 4 if family == "ip" else 16
     for one in slices:
+        weight = _weight(one, key, problems)
         for target in one.ports:
             if target.name != port.name or target.protocol != port.protocol or target.port is None:
                 continue
@@ -165,16 +171,18 @@ def _endpoints(port: ApiServicePort, slices: Iterable[EndpointSlice], family: st
                 if not endpoint.addresses:
                     continue
                 address = endpoint.addresses[0]  # KEP-752: consumers use the first only
-                key = (address, target.port)
-                known = found.get(key)
+                place = (address, target.port)
+                known = found.get(place)
                 if known is not None and (known.ready or not endpoint.is_ready):
                     continue
                 try:
                     packed = encode_address(address, size)
                 except ValueError:
-                    continue  # not of the slice's family, or no address at all
+                    message = f"{address[:64]!r} in EndpointSlice {one.metadata.name} is no {one.address_type} address"
+                    problems.append(Problem(service=key, reason="InvalidEndpoint", message=message))
+                    continue
                 hints = endpoint.hints
-                found[key] = Endpoint(
+                found[place] = Endpoint(
                     address=address,
                     packed=packed,
                     port=target.port,
@@ -184,8 +192,19 @@ def _endpoints(port: ApiServicePort, slices: Iterable[EndpointSlice], family: st
                     node=endpoint.node_name,
                     zone_hints=tuple(zone.name for zone in hints.for_zones) if hints.for_zones else (),
                     node_hints=tuple(node.name for node in hints.for_nodes) if hints.for_nodes else (),
+                    weight=weight,
                 )
-    return tuple(found[key] for key in sorted(found))
+    return tuple(found[place] for place in sorted(found))
+
+
+def _weight(one: EndpointSlice, key: str, problems: list[Problem]) -> int:
+    """What the slice's annotation asks for each of its endpoints."""
+    text = one.metadata.annotations.get(WEIGHT_ANNOTATION, "1")
+    if text.isascii() and text.isdigit() and 1 <= int(text[:4]) <= WEIGHT_MAX and len(text) < 4:
+        return int(text)
+    message = f"{WEIGHT_ANNOTATION} of EndpointSlice {one.metadata.name} is no number from 1 to {WEIGHT_MAX}"
+    problems.append(Problem(service=key, reason="InvalidWeight", message=message))
+    return 1
 
 
 def _ranges(ranges: Iterable[str], family: str, key: str, problems: list[Problem]) -> tuple[str, ...]:

@@ -68,8 +68,10 @@ def difference(old: Plan, new: Plan) -> Delta:
 class Planner:
     """The plan of one node, changed one Service at a time."""
 
-    def __init__(self, node: NodeView) -> None:
+    def __init__(self, node: NodeView, *, recording: bool = True) -> None:
+        """Without `recording`, changes are not kept until the first `take`: for whoever begins with the whole plan."""
         self.node = node
+        self._recording = recording
         self._fragments: dict[str, Fragment] = {}
         self._shared: Counter[tuple[SetId, bytes, ElementValue]] = Counter()
         self._chains: Counter[ChainId] = Counter()
@@ -114,6 +116,7 @@ class Planner:
 
     def take(self) -> Delta:
         """What changed since the last call."""
+        self._recording = True
         deleted, added = _by_set(self._deleted), _by_set(self._added)
         delta = Delta(
             new_chains=frozenset(self._new_chains),
@@ -182,6 +185,9 @@ class Planner:
 
     def _replace(self, service: str, new: Fragment) -> None:
         old = self._fragments.get(service, _NOTHING)
+        if not self._recording and old is _NOTHING:
+            self._count(service, old, new)
+            return
         before = {(set_id, key): value for set_id, key, value in old.elements()}
         after = {(set_id, key): value for set_id, key, value in new.elements()}
         for place, value in before.items():
@@ -190,6 +196,10 @@ class Planner:
         for place, value in after.items():
             if place not in before or before[place] != value:
                 self._put(place, value)
+        self._count(service, old, new)
+
+    def _count(self, service: str, old: Fragment, new: Fragment) -> None:
+        """Everything but the elements that are the Service's own."""
         for element in new.shared:
             self._shared[element] += 1
             if self._shared[element] == 1:
@@ -228,12 +238,16 @@ class Planner:
         self._frontends_gone -= new.udp.keys()
 
     def _put(self, place: tuple[SetId, bytes], value: ElementValue) -> None:
+        if not self._recording:
+            return
         if place in self._deleted and self._deleted[place] == value:
             del self._deleted[place]
         else:
             self._added[place] = value
 
     def _drop(self, place: tuple[SetId, bytes], value: ElementValue) -> None:
+        if not self._recording:
+            return
         if place in self._added and self._added[place] == value:
             del self._added[place]
         else:
