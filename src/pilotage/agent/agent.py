@@ -17,6 +17,7 @@ from pilotage.agent.config import Config
 from pilotage.agent.container_setup import ContainerSetup
 from pilotage.agent.core import admission, resize, resolver, shutdown, static_pod
 from pilotage.agent.core.allocatable import allocatable
+from pilotage.agent.core.crash_backoff import Ceilings
 from pilotage.agent.core.fields import NodeFacts
 from pilotage.agent.core.static_pod import StaticPod
 from pilotage.agent.host_ports import HostPorts
@@ -207,6 +208,7 @@ class Agent:
             mounts=self._mounts,
             checker=Checker(self.runtime),
             memory=self._memory,
+            ceilings=Ceilings(crash_s=config.crash_backoff_max_s, image_s=config.image_backoff_max_s),
             judge_resize=self._judge_resize,
             room_changed=self._room_changed,
             open_groups=cgroups.open_pod if self._limits else lambda pod: None,

@@ -33,6 +33,8 @@ class Config:
     serving_cert: Path | None = None  # None: no Agent API (logs and exec do not work)
     serving_key: Path | None = None
     client_ca: Path | None = None
+    crash_backoff_max_s: float = 300.0  # between starts of a failing container (maxContainerRestartPeriod)
+    image_backoff_max_s: float = 300.0  # between pulls of an image that does not come
     # How pods end when the machine goes down; without any of these they are left alone.
     shutdown_grace_s: float = 0.0  # for all of them together (shutdownGracePeriod)
     shutdown_grace_critical_s: float = 0.0  # the last part of it, for critical ones (shutdownGracePeriodCriticalPods)

@@ -11,6 +11,7 @@ from pilotage.agent.checks import Checker
 from pilotage.agent.container_setup import ContainerSetup
 from pilotage.agent.core import resolver
 from pilotage.agent.core.admission import Rejection
+from pilotage.agent.core.crash_backoff import Ceilings
 from pilotage.agent.host_ports import HostPorts
 from pilotage.agent.image_pull import ImagePuller
 from pilotage.agent.memory import PodMemory
@@ -45,6 +46,7 @@ class NodeServices:
     judge_resize: Callable[[Pod], Rejection | None]  # whether the node has room for what the pod asks for now
     room_changed: Callable[[], None]  # a pod needs less of the node than before
     open_groups: Callable[[Pod], None]  # make the pod's control groups, or correct them
+    ceilings: Ceilings  # of delays between tries
     clock: Clock
     run_dir: Path
     node_ip: str

@@ -309,12 +309,12 @@ class PodWorker:
         before = self._state
         events, self._events = self._events, []
         for event in events:
-            self._state = reception.receive(self.pod, self._state, event)
+            self._state = reception.receive(self.pod, self._state, event, self._node.ceilings)
             self._follow_probes(event, tasks)
             if isinstance(event, ContainerResized):
                 self._open_groups()
         self._judge_resize()
-        decision = lifecycle.decide(self.pod, self._state, self.now())
+        decision = lifecycle.decide(self.pod, self._state, self.now(), self._node.ceilings)
         self._state, self._wake_at = decision.state, decision.wake_at
         if self._state != before and not self._clearing:
             self._node.memory.save(self.uid, self._state)
@@ -447,12 +447,15 @@ class PodWorker:
             await node.runtime.open_sandbox(self.uid, name, holder=holder)
             ips = (node.node_ip,) if pod.spec.host_network else (await node.network.attach(self.uid),)
             node.host_ports.publish(pod, ips[0])
-            resolv_conf = resolver.resolv_conf(
+            wanted = resolver.wanted(
                 pod,
                 cluster_dns=node.cluster_dns,
                 cluster_domain=node.cluster_domain,
                 node=node.node_resolver(),
             )
+            resolv_conf = resolver.bounded(wanted)
+            for message in resolver.omissions(wanted, resolv_conf):
+                self.tell("Warning", "DNSConfigForming", message)
             write_pod_files(
                 self.context(ips), node.mounts, resolv_conf=resolv_conf.render(), cluster_domain=node.cluster_domain
             )

@@ -5,6 +5,7 @@ from typing import Any
 
 from pilotage.agent.core import lifecycle, reception
 from pilotage.agent.core.actions import Action, RecordEvent, StartContainer, StopContainer
+from pilotage.agent.core.crash_backoff import USUAL, Ceilings
 from pilotage.agent.core.state import (
     ContainerExited,
     ContainerRefused,
@@ -47,8 +48,9 @@ def deleting(pod: Pod, grace_s: int = 30) -> Pod:
 class Life:
     """A pod, its state and a clock; `step` returns the actions that came."""
 
-    def __init__(self, pod: Pod, now: float = NOW) -> None:
+    def __init__(self, pod: Pod, now: float = NOW, ceilings: Ceilings = USUAL) -> None:
         self.pod = pod
+        self.ceilings = ceilings
         self.now = now
         self.state: PodState = reception.begin(pod, now)
         self.wake_at: float | None = None
@@ -56,8 +58,8 @@ class Life:
     def step(self, *events: Event, after_s: float = 0.0) -> list[Action]:
         self.now += after_s
         for event in events:
-            self.state = reception.receive(self.pod, self.state, event)
-        decision = lifecycle.decide(self.pod, self.state, self.now)
+            self.state = reception.receive(self.pod, self.state, event, self.ceilings)
+        decision = lifecycle.decide(self.pod, self.state, self.now, self.ceilings)
         self.state, self.wake_at = decision.state, decision.wake_at
         return list(decision.actions)
 

@@ -119,6 +119,26 @@ def test_dns_config_is_merged_and_bounded() -> None:
     assert len(long.splitlines()[0].removeprefix("search ")) <= 2048
 
 
+def test_what_is_cut_off_is_told() -> None:
+    many = ResolvConf(nameservers=("1", "2", "3", "4"), searches=tuple(f"s{index}" for index in range(33)))
+    applied = resolver.bounded(many)
+    searches, nameservers = resolver.omissions(many, applied)
+    assert searches == (
+        "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: "
+        + " ".join(f"s{index}" for index in range(32))
+    )
+    assert nameservers == (
+        "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: 1 2 3"
+    )
+    assert resolver.omissions(applied, applied) == ()
+
+
+def test_a_host_name_may_override_all_others_inside_the_pod() -> None:
+    pod = make_pod("a", hostname="web", subdomain="db", hostnameOverride="db.example.test")
+    assert resolver.kernel_hostname(pod, "cluster.local") == "db.example.test"
+    assert "10.0.0.2\tdb.example.test\n" in resolver.hosts(pod, pod_ips=("10.0.0.2",), cluster_domain="cluster.local")
+
+
 def test_resolv_conf_is_read_as_the_c_library_does() -> None:
     text = (
         "# c\ndomain a.example\nsearch b.example c.example\nnameserver 1.1.1.1 # x\n\n"

@@ -4,11 +4,24 @@ Stands apart from `kit.Backoff` because the kubelet's rule looks at two times: t
 failure, and is forgotten when nothing failed for twice the longest delay. The first failure costs no delay at all.
 """
 
+from dataclasses import dataclass
+
 from pilotage.api.codec import Value
 
 INITIAL_S = 10.0
 MAX_S = 300.0
-FORGET_AFTER_S = 2 * MAX_S
+FORGET_AFTER_S = 2 * MAX_S  # whatever ceiling is configured (KEP-4603)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ceilings:
+    """The longest delays of this node: between starts of a failing container, and between pulls of its image."""
+
+    crash_s: float = MAX_S
+    image_s: float = MAX_S
+
+
+USUAL = Ceilings()
 
 
 class CrashBackoff(Value):
@@ -23,8 +36,8 @@ class CrashBackoff(Value):
             return failed_at
         return failed_at + self.delay_s
 
-    def tried(self, now: float) -> "CrashBackoff":
+    def tried(self, now: float, max_s: float = MAX_S) -> "CrashBackoff":
         """After one more try: the delay that the next failure will cost."""
         if self.delay_s == 0.0 or now - self.updated_at > FORGET_AFTER_S:
-            return CrashBackoff(delay_s=INITIAL_S, updated_at=now)
-        return CrashBackoff(delay_s=min(self.delay_s * 2, MAX_S), updated_at=now)
+            return CrashBackoff(delay_s=min(INITIAL_S, max_s), updated_at=now)
+        return CrashBackoff(delay_s=min(self.delay_s * 2, max_s), updated_at=now)

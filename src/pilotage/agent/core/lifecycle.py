@@ -25,6 +25,7 @@ from pilotage.agent.core.actions import (
     StopContainer,
 )
 from pilotage.agent.core.container import ContainerEvent, ContainerPhase
+from pilotage.agent.core.crash_backoff import USUAL, Ceilings
 from pilotage.agent.core.pod_spec import all_containers, container_named, is_over, is_sidecar, should_restart, verdict
 from pilotage.agent.core.reception import IMAGE_REASONS
 from pilotage.agent.core.state import ContainerRecord, PodState, moved
@@ -32,6 +33,8 @@ from pilotage.api.core_v1 import Container, Pod
 
 # ErrImagePull is shown for at least so long before it turns into ImagePullBackOff.
 PULL_ERROR_SHOWN_S = 1.0
+# RunContainerError before it turns into CrashLoopBackOff.
+START_ERROR_SHOWN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,7 @@ class _Course:
     pod: Pod
     state: PodState
     now: float
+    ceilings: Ceilings
     actions: list[Action] = field(default_factory=list)
     wake_at: float | None = None
 
@@ -70,9 +74,9 @@ class _Course:
         return False
 
 
-def decide(pod: Pod, state: PodState, now: float) -> Decision:
+def decide(pod: Pod, state: PodState, now: float, ceilings: Ceilings = USUAL) -> Decision:
     """What to do next. Asking again with nothing changed gives no further action."""
-    course = _Course(pod=pod, state=state, now=now)
+    course = _Course(pod=pod, state=state, now=now, ceilings=ceilings)
     _take_in_ephemeral(course)
     _check_deadline(course)
     if pod.metadata.is_deleting or course.state.ended or course.state.finished or is_over(pod, course.state):
@@ -256,6 +260,8 @@ def _try_start(course: _Course, container: Container) -> None:
                 _start(course, record)
                 return
             course.wake(retry_at)
+            if record.termination is not None and record.termination.reason == "StartError":
+                course.due(record.termination.finished_at + START_ERROR_SHOWN_S)
             course.put(moved(record, ContainerEvent.HOLD, retry_at=retry_at, backoff_told=True))
             metadata = course.pod.metadata
             message = (
@@ -268,6 +274,8 @@ def _try_start(course: _Course, container: Container) -> None:
         case ContainerPhase.BACKOFF:
             if course.due(record.retry_at):
                 _start(course, record)
+            elif record.termination is not None and record.termination.reason == "StartError":
+                course.due(record.termination.finished_at + START_ERROR_SHOWN_S)
         case ContainerPhase.STARTING | ContainerPhase.RUNNING | ContainerPhase.STOPPING:
             pass
         case _:
@@ -277,7 +285,11 @@ def _try_start(course: _Course, container: Container) -> None:
 def _start(course: _Course, record: ContainerRecord) -> None:
     restarted = record.termination is not None or (record.phase is ContainerPhase.WAITING and bool(record.container_id))
     attempt = record.attempt + 1 if restarted else record.attempt
-    backoff = record.crash_backoff.tried(course.now) if record.termination is not None else record.crash_backoff
+    backoff = (
+        record.crash_backoff.tried(course.now, course.ceilings.crash_s)
+        if record.termination is not None
+        else record.crash_backoff
+    )
     # Forgetting the container of the try before keeps a late exit of it from being taken for this one's.
     course.put(
         moved(

@@ -10,7 +10,7 @@ import msgspec
 
 from pilotage.agent.core import resize, timestamps
 from pilotage.agent.core.container import ContainerEvent, ContainerPhase
-from pilotage.agent.core.crash_backoff import CrashBackoff
+from pilotage.agent.core.crash_backoff import USUAL, Ceilings, CrashBackoff
 from pilotage.agent.core.pod_spec import all_containers, container_named
 from pilotage.agent.core.state import (
     ContainerCondemned,
@@ -73,7 +73,7 @@ def begin(pod: Pod, now: float) -> PodState:
     return PodState(records=tuple(records), started_at=started_at, finished=over, allocated=resize.asked_for(pod))
 
 
-def receive(pod: Pod, state: PodState, event: Event) -> PodState:
+def receive(pod: Pod, state: PodState, event: Event, ceilings: Ceilings = USUAL) -> PodState:
     """`state` after `event`. Events about a container that meanwhile was replaced are ignored."""
     replace = msgspec.structs.replace
     match event:
@@ -132,7 +132,7 @@ def receive(pod: Pod, state: PodState, event: Event) -> PodState:
                 changed = replace(record, resizing=False, resize_error=event.message, resize_retry_at=retry_at)
             return state.with_record(changed)
         case ContainerStarted() | ContainerResumed() | ContainerRefused() | ContainerExited():
-            return state.with_record(_receive_container(pod, state.record(event.name), event))
+            return state.with_record(_receive_container(pod, state.record(event.name), event, ceilings))
         case _:
             assert_never(event)
 
@@ -184,7 +184,10 @@ def _after_loss(pod: Pod, state: PodState, at: float) -> PodState:
 
 
 def _receive_container(
-    pod: Pod, record: ContainerRecord, event: ContainerStarted | ContainerResumed | ContainerRefused | ContainerExited
+    pod: Pod,
+    record: ContainerRecord,
+    event: ContainerStarted | ContainerResumed | ContainerRefused | ContainerExited,
+    ceilings: Ceilings,
 ) -> ContainerRecord:
     container = container_named(pod, record.name)
     match event:
@@ -210,7 +213,7 @@ def _receive_container(
             return moved(record, ContainerEvent.RESUMED, resizing=False)
         case ContainerRefused():
             if event.reason in IMAGE_REASONS:
-                backoff = record.refusal_backoff.tried(event.at)
+                backoff = record.refusal_backoff.tried(event.at, ceilings.image_s)
                 retry_at = event.at + backoff.delay_s
             else:
                 backoff, retry_at = record.refusal_backoff, event.at + CONFIG_RETRY_S

@@ -58,6 +58,11 @@ def parse_resolv_conf(text: str) -> ResolvConf:
 
 
 def resolv_conf(pod: Pod, *, cluster_dns: Sequence[str], cluster_domain: str, node: ResolvConf) -> ResolvConf:
+    """What the pod gets: what it wants, as far as a resolver can read it."""
+    return bounded(wanted(pod, cluster_dns=cluster_dns, cluster_domain=cluster_domain, node=node))
+
+
+def wanted(pod: Pod, *, cluster_dns: Sequence[str], cluster_domain: str, node: ResolvConf) -> ResolvConf:
     """By dnsPolicy; `dnsConfig` is merged on top. `node` is what the node itself uses."""
     policy = pod.spec.dns_policy
     if policy == "ClusterFirst" and pod.spec.host_network:
@@ -75,7 +80,7 @@ def resolv_conf(pod: Pod, *, cluster_dns: Sequence[str], cluster_domain: str, no
                 searches=own + tuple(name for name in node.searches if name not in own and name != "."),
                 options=("ndots:5",),
             )
-    return _bounded(_with_dns_config(base, pod))
+    return _with_dns_config(base, pod)
 
 
 def _with_dns_config(base: ResolvConf, pod: Pod) -> ResolvConf:
@@ -94,7 +99,25 @@ def _unique(items: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(items))
 
 
-def _bounded(conf: ResolvConf) -> ResolvConf:
+def omissions(wanted: ResolvConf, applied: ResolvConf) -> tuple[str, ...]:
+    """What was cut off, in the kubelet's words."""
+    found = []
+    if wanted.searches != applied.searches:
+        line = " ".join(applied.searches)
+        found.append(
+            "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: " + line
+        )
+    if wanted.nameservers != applied.nameservers:
+        line = " ".join(applied.nameservers)
+        found.append(
+            "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: "
+            + line
+        )
+    return tuple(found)
+
+
+def bounded(conf: ResolvConf) -> ResolvConf:
+    """As much of it as resolvers read."""
     searches: list[str] = []
     for name in conf.searches[:SEARCHES_MAX]:
         if len(" ".join([*searches, name])) > SEARCH_CHARACTERS_MAX:
@@ -104,13 +127,15 @@ def _bounded(conf: ResolvConf) -> ResolvConf:
 
 
 def hostname(pod: Pod) -> str:
-    """spec.hostname or the pod's name, cut to what the kernel and DNS labels allow."""
+    """spec.hostname or the pod's name, cut to what the kernel and DNS labels allow; or what overrides both."""
+    if pod.spec.hostname_override:
+        return pod.spec.hostname_override
     return (pod.spec.hostname or pod.metadata.name)[:HOSTNAME_MAX].rstrip("-.")
 
 
 def domain(pod: Pod, cluster_domain: str) -> str:
     """`<subdomain>.<namespace>.svc.<cluster domain>`; empty without spec.subdomain."""
-    if not pod.spec.subdomain:
+    if not pod.spec.subdomain or pod.spec.hostname_override:
         return ""
     return f"{pod.spec.subdomain}.{pod.metadata.namespace}.svc.{cluster_domain}"
 

@@ -12,7 +12,7 @@ import msgspec
 from pilotage.agent.core import qos, resize, timestamps
 from pilotage.agent.core.container import ContainerPhase
 from pilotage.agent.core.crash_backoff import CrashBackoff
-from pilotage.agent.core.lifecycle import PULL_ERROR_SHOWN_S
+from pilotage.agent.core.lifecycle import PULL_ERROR_SHOWN_S, START_ERROR_SHOWN_S
 from pilotage.agent.core.pod_spec import all_containers, is_init, is_sidecar
 from pilotage.agent.core.reception import IMAGE_REASONS
 from pilotage.agent.core.state import ContainerRecord, PodState, Termination
@@ -189,6 +189,8 @@ def _states(
         case ContainerPhase.EXITED:
             return ended, before
         case ContainerPhase.BACKOFF:
+            if ended.terminated is not None and ended.terminated.reason == "StartError" and _is_fresh(record, now):
+                return _waiting("RunContainerError", ended.terminated.message), ended
             delay_s = CrashBackoff.until(record.crash_backoff, 0.0, now)
             metadata = pod.metadata
             message = (
@@ -206,6 +208,10 @@ def _states(
             own_turn = record.phase is ContainerPhase.STARTING and container not in pod.spec.init_containers
             reason = "PodInitializing" if initializing and not own_turn else "ContainerCreating"
             return _waiting(reason, ""), before
+
+
+def _is_fresh(record: ContainerRecord, now: float) -> bool:
+    return record.termination is not None and now < record.termination.finished_at + START_ERROR_SHOWN_S
 
 
 def _waiting(reason: str, message: str) -> ContainerState:

@@ -72,6 +72,13 @@ def agent(
     static_pods: Annotated[
         Path | None, typer.Option(help="Run the pods in this directory's files, with or without the API.")
     ] = None,
+    crash_backoff_max: Annotated[
+        float,
+        typer.Option(min=1, max=300, help="The longest delay, in seconds, between starts of a failing container."),
+    ] = 300.0,
+    image_backoff_max: Annotated[
+        float, typer.Option(min=1, help="The longest delay, in seconds, between pulls of an image that does not come.")
+    ] = 300.0,
     shutdown_grace: Annotated[
         float, typer.Option(help="SIGTERM means that the machine goes down: end all pods in so many seconds.")
     ] = 0.0,
@@ -100,6 +107,8 @@ def agent(
         run_dir=run_dir.absolute(),
         cgroup_parent=f"/pilotage/agent-{node}",
         static_pods_dir=static_pods.absolute() if static_pods is not None else None,
+        crash_backoff_max_s=crash_backoff_max,
+        image_backoff_max_s=image_backoff_max,
         shutdown_grace_s=shutdown_grace,
         shutdown_grace_critical_s=shutdown_grace_critical,
         shutdown_by_priority=_periods(shutdown_by_priority),
