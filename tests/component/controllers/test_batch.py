@@ -4,7 +4,7 @@ from typing import Any
 
 from pilotage.api.apps_v1 import DaemonSet
 from pilotage.api.batch_v1 import Job
-from pilotage.api.core_v1 import Node, Pod
+from pilotage.api.core_v1 import Event, Node, Pod
 
 
 def status(world: Any) -> Any:
@@ -103,6 +103,29 @@ async def test_every_node_gets_its_daemon_and_updates_go_one_by_one(world: Any, 
     await world.client.patch(DaemonSet, "log", body, namespace="default")
     await world.until(lambda: "v2" in "".join(pod.spec.containers[0].image for pod in world.pods(app="log")))
     assert sum(1 for pod in world.pods(app="log") if pod.status.is_ready) == 2  # maxUnavailable is 1
+
+
+async def test_a_refused_pod_is_told_about_its_owner(world: Any, workload: Any) -> None:
+    await world.follow(Event)
+    await world.make_node("n1")
+    for kind, name, restart in (("DaemonSet", "log", "Always"), ("Job", "sum", "Never")):
+        await world.create(workload(kind, name, pod={"serviceAccountName": "nobody", "restartPolicy": restart}))
+
+    def told() -> set[str]:
+        events = [item for item in world.informers[Event].list() if item.reason == "FailedCreate"]
+        return {event.involved_object.kind for event in events if "nobody" in event.message}
+
+    await world.until(lambda: told() == {"DaemonSet", "Job"})
+
+
+async def test_a_daemon_that_fails_is_replaced_and_said_to_have_failed(world: Any, workload: Any) -> None:
+    await world.follow(Pod, DaemonSet, Event)
+    await world.make_node("n1")
+    await world.create(workload("DaemonSet", "log"))
+    (first,) = await world.until(lambda: world.pods(app="log"))
+    await world.set_pod(first, phase="Failed", ready=False)
+    await world.until(lambda: [pod for pod in world.pods(app="log") if pod.metadata.uid != first.metadata.uid])
+    await world.until(lambda: [e for e in world.informers[Event].list() if e.reason == "FailedDaemonPod"])
 
 
 async def test_an_exit_code_that_no_retry_helps_fails_the_job(world: Any, workload: Any) -> None:

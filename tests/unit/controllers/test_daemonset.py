@@ -9,6 +9,7 @@ from pilotage.api.apps_v1 import DaemonSet
 from pilotage.api.codec import convert
 from pilotage.api.core_v1 import Node, Pod
 from pilotage.controllers.daemonset.core import plan
+from pilotage.controllers.daemonset.retries import FORGET_S, PAUSE, Retries
 
 OLD, NEW = "old", "new"
 
@@ -86,3 +87,26 @@ def test_only_one_pod_of_each_kind_stays(now: Any) -> None:
 def test_without_surge_the_second_pod_is_one_too_many(now: Any) -> None:
     step = plan(daemonset(0, maxUnavailable=1), [member(0, OLD), member(0, NEW)], nodes(1), f"log-{NEW}", now)
     assert [pod.metadata.name for pod in step.delete] == ["log-new-0"]
+
+
+def test_a_pod_that_failed_keeps_its_place_until_the_next_is_due(now: Any) -> None:
+    ended = [member(0, NEW, phase="Failed"), member(1, NEW, phase="Succeeded")]
+    waiting = plan(daemonset(0, maxUnavailable=1), ended, nodes(2), NEW, now, {"n0", "n1"})
+    assert ([pod.metadata.name for pod in waiting.delete], waiting.create) == (["log-new-1"], ())
+    due = plan(daemonset(0, maxUnavailable=1), ended, nodes(2), NEW, now)
+    assert [pod.metadata.name for pod in due.delete] == ["log-new-0", "log-new-1"]
+
+
+def test_pauses_double_and_are_forgotten() -> None:
+    retries, place, moment = Retries(), ("u", "n1"), 0.0
+    pauses = []
+    for number in range(13):
+        assert retries.failed(place, f"pod-{number}", moment)
+        assert not retries.failed(place, f"pod-{number}", moment), "the same pod is no news"
+        pauses.append(retries.left_s(place, moment))
+        moment += pauses[-1]
+        assert retries.left_s(place, moment) == 0
+    assert pauses == [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, PAUSE.max_s, PAUSE.max_s]
+    assert retries.left_s(("u", "n2"), moment) == 0
+    retries.failed(place, "late", moment + FORGET_S)
+    assert retries.left_s(place, moment + FORGET_S) == 0

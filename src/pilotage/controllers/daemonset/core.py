@@ -4,7 +4,7 @@ Fed by `reconciler.py` with the set, its pods and all nodes; pure. Pods are boun
 node by a required affinity on the node's name, as kube-controller-manager does.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -42,8 +42,15 @@ class Plan:
     check_after_s: float | None  # when a pod becomes available by mere time; None: never
 
 
-def plan(daemonset: DaemonSet, pods: Sequence[Pod], nodes: Sequence[Node], revision: str, now: datetime) -> Plan:
-    """`revision`: the name of the current template's revision."""
+def plan(
+    daemonset: DaemonSet,
+    pods: Sequence[Pod],
+    nodes: Sequence[Node],
+    revision: str,
+    now: datetime,
+    waiting: Collection[str] = (),
+) -> Plan:
+    """`revision`: the name of the current template's revision. `waiting`: nodes on which the next try is not due."""
     by_node: dict[str, list[Pod]] = {}
     for pod in pods:
         by_node.setdefault(node_of(pod), []).append(pod)
@@ -63,7 +70,9 @@ def plan(daemonset: DaemonSet, pods: Sequence[Pod], nodes: Sequence[Node], revis
         desired += should_run
         misplaced += bool(here) and not should_run
         living = [pod for pod in here if not is_terminal(pod)]
-        delete += [pod for pod in here if is_terminal(pod) and not pod.metadata.is_deleting]
+        over = [pod for pod in here if is_terminal(pod) and not pod.metadata.is_deleting]
+        # The pod that failed keeps the place of its successor until that one is due.
+        delete += [pod for pod in over if pod.status.phase != "Failed" or name not in waiting]
         if not should_stay:
             delete += [pod for pod in living if not pod.metadata.is_deleting]
         elif should_run and not here:

@@ -8,7 +8,7 @@ from pilotage.controllers.job.core import FINALIZER, Plan, new_pod, plan, select
 from pilotage.kit.clock import Clock
 from pilotage.reconcile import DONE, Controller, Manager, Request, Result
 from pilotage.reconcile.claims import claimed, index_by_controller, to_manager
-from pilotage.reconcile.writes import Writes, together
+from pilotage.reconcile.writes import Writes, slow_start, together
 
 MANAGER = "kubernetes.io/job-controller"
 _RESUMED = ("Resumed", "Job resumed")
@@ -84,4 +84,9 @@ class JobReconciler:
 
         await together([release(pod) for pod in step.release])
         await together([delete(pod) for pod in step.delete])
-        await together([create(index) for index in step.create])
+        indexes = iter(step.create)
+        try:
+            await slow_start(len(step.create), lambda: create(next(indexes)))
+        except ApiError as error:
+            self._events.warning(job, "FailedCreate", f"Error creating: {error}")
+            raise
