@@ -22,6 +22,8 @@ HEALTHCHECK_FAILURES = counter(
 )
 RELOADS = counter("pilotage_dns_reloads_total", "Changes of the configuration file: applied, refused.", ("result",))
 GUARDED = counter("pilotage_dns_guarded_total", "Packets not served, by guard: acl, ratelimit.", ("guard",))
+SNAPSHOT_SECONDS = histogram("pilotage_dns_snapshot_seconds", "Time to write the last good view.")
+STALE_VIEW = gauge("pilotage_dns_stale_view_count", "1 while the view comes from a file, the API being away.")
 SERVICES = gauge("pilotage_dns_services_count", "Services in the table.")
 ADDRESSES = gauge("pilotage_dns_addresses_count", "Endpoint addresses in the table.")
 COMPILED = gauge("pilotage_dns_compiled_answers_count", "Answers compiled for the fast path.")

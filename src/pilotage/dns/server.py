@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import ipaddress
 import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from pilotage.api.core_v1 import Namespace, Pod, Service
 from pilotage.api.discovery_v1 import EndpointSlice
@@ -24,9 +27,13 @@ from pilotage.dns.chain.exchange import Address, parse_address
 from pilotage.dns.chain.service import ChainService
 from pilotage.dns.config import Config
 from pilotage.dns.core.kept import kept_service, kept_slice
+from pilotage.dns.core.leases import Leases
 from pilotage.dns.core.name import from_text, pack_address, reverse_zones
 from pilotage.dns.core.records import ZoneSettings
 from pilotage.dns.core.table import Table
+from pilotage.dns.core.ttl import Ages
+from pilotage.dns.handover import HandoverListener, take_over
+from pilotage.dns.lastgood import LastGood
 from pilotage.dns.metrics import ADDRESSES, CHANGES, COMPILED, SERVICES
 from pilotage.dns.publish import SlicePublisher, own_slices
 from pilotage.dns.resolver import Resolver
@@ -43,6 +50,8 @@ from pilotage.telemetry.health import serve_health
 
 CONSUMER = "dns"
 STREAM_BACKLOG = 512
+DRAIN_S = 5.0
+"""For questions and connections that the next process cannot take over."""
 _log = get_logger()
 
 
@@ -105,9 +114,13 @@ class Server:
         self._bound: list[_Bound] = []
         self.secure: SecureListeners | None = None
         """Those that speak TLS; always there once the server is made."""
+        self._taken = take_over(config.handover) if config.handover else None
         try:
             for text in config.listen:
-                self._bound.append(bind(parse_address(text), reuse_port=config.reuse_port))
+                address = parse_address(text)
+                pair = self._taken.sockets.pop(address, None) if self._taken is not None else None
+                bound = _Bound(address, *pair) if pair is not None else bind(address, reuse_port=config.reuse_port)
+                self._bound.append(bound)
         except OSError:
             self._close_sockets()
             raise
@@ -129,10 +142,31 @@ class Server:
         except UsageError:
             self._close_sockets()
             raise
+        self.table.leases = Leases(clock.monotonic) if config.health else None
+        self._bound_ttl(self.chains.plan)
         self.resolver = Resolver(self.table, self.chains.chain)
         self._datagrams: list[DatagramListener] = []
+        self._servers: list[asyncio.Server] = []
+        self._streams: StreamListener | None = None
+
+    def _bound_ttl(self, plan: Plan) -> None:
+        """TTLs by the file's bounds, or the one TTL of the start."""
+        settings = settings_of(self._config, self.addresses)
+        if plan.ttl is None:
+            if self.table.ages is not None:
+                self.table.set_ttl(settings, None)
+        elif self.table.ages is None or self.table.ages.bounds != plan.ttl:
+            settings = replace(settings, ttl=plan.ttl.most, negative_ttl=plan.ttl.negative)
+            self.table.set_ttl(settings, Ages(plan.ttl, self._clock.monotonic))
+
+    async def _grow_ttls(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            self.table.grow_ttls(self._clock.monotonic())
 
     def _close_sockets(self) -> None:
+        if self._taken is not None:
+            self._taken.close()
         for bound in self._bound:
             bound.datagrams.close()
             bound.streams.close()
@@ -144,10 +178,12 @@ class Server:
         try:
             async with AsyncExitStack() as stack:
                 tasks = await stack.enter_async_context(task_set())
-                await self._listen(stack, tasks)
+                if self._taken is None:
+                    await self._listen(stack, tasks)
                 if self._config.health:
                     health = parse_address(self._config.health)
-                    await stack.enter_async_context(serve_health(health.host, health.port, self._unready))
+                    pages = {"/leases": self._leases}
+                    await stack.enter_async_context(serve_health(health.host, health.port, self._unready, pages))
                 watching = None
                 if client is None:
                     self.table.synced = True
@@ -159,17 +195,53 @@ class Server:
                 async def exchange(plan: Plan, chain: Chain) -> None:
                     if watching is not None:
                         await watching.ensure(plan, tasks)
+                    self._bound_ttl(plan)
                     self.resolver.exchange(chain)
                     for listener in self._datagrams:
                         listener.start()
 
                 tasks.start(self.chains.run(exchange), name="chain")
+                tasks.start(self._grow_ttls(), name="ttl")
+                if self._taken is not None:
+                    await self._listen(stack, tasks)
+                    await self._taken.confirm()
                 on_ready()
                 _log.info("dns ready", addresses=[str(address) for address in self.addresses])
-                await asyncio.get_running_loop().create_future()
+                await self._until_relieved()
         finally:
             self.resolver.close()
             self._close_sockets()
+
+    async def _until_relieved(self) -> None:
+        """For ever; with a handover, until another process answers by our sockets and what we began is answered."""
+        if not self._config.handover:
+            await asyncio.get_running_loop().create_future()
+        sockets = {bound.address: (bound.datagrams.dup(), bound.streams.dup()) for bound in self._bound}
+        waiting = HandoverListener(self._config.handover, sockets)
+        try:
+            relief = await waiting.wait()
+        finally:
+            waiting.close()
+            for pair in sockets.values():
+                for duplicate in pair:
+                    duplicate.close()
+        for listener in self._datagrams:
+            listener.pause()
+        for server in self._servers:
+            server.close()
+        relief.close()
+        _log.info("relieved, finishing what was begun")
+        deadline = self._clock.monotonic() + DRAIN_S
+        while self._clock.monotonic() < deadline and (  # noqa: ASYNC110 - counted in three places, once in a life
+            any(listener.pending for listener in self._datagrams) or (self._streams is not None and self._streams.open)
+        ):
+            await asyncio.sleep(0.02)
+
+    def _leases(self) -> bytes:
+        """Address → seconds, for whoever wants to give an address to another pod."""
+        remaining = self.table.leases.remaining() if self.table.leases is not None else {}
+        named = {str(ipaddress.ip_address(packed)): round(seconds, 3) for packed, seconds in remaining.items()}
+        return msgspec.json.encode({"seconds": named})
 
     def _unready(self) -> str:
         """For /readyz, and the moment when the gauges are looked at."""
@@ -182,6 +254,7 @@ class Server:
     async def _listen(self, stack: AsyncExitStack, tasks: TaskSet) -> None:
         transfers = Transfers(self.table, self._config.transfer_to) if self._config.transfer_to else None
         streams = StreamListener(self.resolver, transfers=transfers)
+        self._streams = streams
         assert self.secure is not None
         await self.secure.start(stack, tasks, self.resolver, transfers)
         for bound in self._bound:
@@ -194,6 +267,7 @@ class Server:
                 tasks.start(streams.serve(reader, writer))
 
             server = await asyncio.start_server(accept, sock=bound.streams, backlog=STREAM_BACKLOG)
+            self._servers.append(server)
             stack.callback(server.close)
 
     async def _watch(self, client: Client, tasks: TaskSet) -> None:
@@ -212,15 +286,25 @@ class Server:
         watermark = WatermarkPublisher(client, _consumer(self._config), self._config.node)
 
         def advance(_: int) -> None:
-            if self.table.synced:
+            if services.synced and slices.synced and self.table.synced:
                 watermark.advance(min(services.resource_version, slices.resource_version))
 
         services.add_progress(advance)
         slices.add_progress(advance)
         for informer in informers:
             tasks.start(informer.run(), name=f"informer {informer.kind.kind}")
-        for informer in informers:
-            await informer.wait_synced()
+        last_good = view = None
+        if self._config.snapshot_file:
+            handlers = (self._on_service, self._on_slice, self._on_namespace)
+            last_good = LastGood(self._config.snapshot_file, self._clock, services, slices, namespaces, handlers)
+            view = await last_good.restore()
+        if view is None or last_good is None:
+            for informer in informers:
+                await informer.wait_synced()
+        else:
+            tasks.start(last_good.settle(view), name="settle")
+        if last_good is not None:
+            tasks.start(last_good.run(), name="snapshot")
         # Everything held now is there to stay. A full collection over a million objects takes a fifth of a second, in
         # which nobody is answered: better once, before the first answer, than whenever the collector thinks so.
         gc.collect()

@@ -15,7 +15,8 @@ from pilotage.dns.transfer import Transfers
 from pilotage.kit.tasks import TaskSet, task_set
 
 CONNECTIONS_MAX = 1_000
-"""Further ones are closed at once; about 20 kB each."""
+"""About 20 kB each. A further one takes the place of the one that has been idle longest, so that a thousand silent
+connections keep nobody out (RFC 7766 §6.2.3); when none is idle it is closed at once."""
 QUESTIONS_MAX = 32
 """Under way per connection; further ones wait unread, which slows the peer down."""
 IDLE_TIMEOUT_S = 30.0
@@ -34,11 +35,17 @@ class StreamListener:
         self._transport = transport
         self._transfers = transfers
         self._open = 0
+        self._idle: dict[asyncio.StreamWriter, None] = {}  # waiting for a question, longest first
         self._cluster, self._upstream = (QUERIES.labels(transport, by) for by in ("cluster", "upstream"))
+
+    @property
+    def open(self) -> int:
+        """Connections."""
+        return self._open
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, until it ends, is idle, or breaks a rule."""
-        if self._open >= CONNECTIONS_MAX:
+        if self._open >= CONNECTIONS_MAX and not self._evict():
             writer.close()
             return
         self._open += 1
@@ -51,13 +58,25 @@ class StreamListener:
         finally:
             self._open -= 1
             CONNECTIONS.set(self._open)
+            self._idle.pop(writer, None)
             writer.close()
+
+    def _evict(self) -> bool:
+        """Close the connection that has been idle longest; False if none is."""
+        writer = next(iter(self._idle), None)
+        if writer is None:
+            return False
+        del self._idle[writer]
+        writer.transport.abort()
+        return True
 
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, tasks: TaskSet) -> None:
         slots = asyncio.Semaphore(QUESTIONS_MAX)
         while True:
             async with asyncio.timeout(IDLE_TIMEOUT_S):
+                self._idle[writer] = None
                 prefix = await reader.read(2)
+                self._idle.pop(writer, None)
                 if len(prefix) == 1:
                     prefix += await reader.readexactly(1)
             if not prefix:

@@ -50,6 +50,15 @@ class DatagramListener:
         self._read = self._reader()
         asyncio.get_running_loop().add_reader(self._socket.fileno(), self._read)
 
+    @property
+    def pending(self) -> int:
+        """Questions under way."""
+        return self._pending
+
+    def pause(self) -> None:
+        """Read no more, but answer what was begun."""
+        asyncio.get_running_loop().remove_reader(self._socket.fileno())
+
     def close(self) -> None:
         """Stop reading and close the socket; waiting questions end with their task set."""
         asyncio.get_running_loop().remove_reader(self._socket.fileno())

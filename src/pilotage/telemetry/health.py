@@ -4,15 +4,24 @@ Plain HTTP on a loopback or in-fabric address; carries no secrets. Readiness is 
 decides; its reason is shown to whoever asks.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from pilotage.telemetry.metrics import exposition
 
+if TYPE_CHECKING:
+    from aiohttp import web
+
 
 @asynccontextmanager
-async def serve_health(host: str, port: int, ready: Callable[[], str]) -> AsyncIterator[int]:
-    """Serve until the block ends; yields the port. `ready` returns "" when ready, else the reason why not."""
+async def serve_health(
+    host: str, port: int, ready: Callable[[], str], pages: Mapping[str, Callable[[], bytes]] | None = None
+) -> AsyncIterator[int]:
+    """Serve until the block ends; yields the port. `ready` returns "" when ready, else the reason why not.
+
+    `pages` are further documents of the component's own, as JSON, by path.
+    """
     from aiohttp import web  # here, so that a component without an endpoint does not pay for the import
 
     async def metrics(_: web.Request) -> web.Response:
@@ -29,6 +38,8 @@ async def serve_health(host: str, port: int, ready: Callable[[], str]) -> AsyncI
     application.add_routes(
         [web.get("/metrics", metrics), web.get("/livez", livez), web.get("/healthz", livez), web.get("/readyz", readyz)]
     )
+    for path, page in (pages or {}).items():
+        application.router.add_get(path, _page(page))
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     try:
@@ -37,3 +48,12 @@ async def serve_health(host: str, port: int, ready: Callable[[], str]) -> AsyncI
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
+
+
+def _page(content: Callable[[], bytes]) -> "Callable[[web.Request], Awaitable[web.Response]]":
+    from aiohttp import web
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=content(), content_type="application/json")
+
+    return answer

@@ -42,6 +42,8 @@ class ZoneSettings:
     """The cluster domain."""
     ttl: int = 5
     """Seconds; 0 ≤ ttl ≤ 3600."""
+    negative_ttl: int | None = None
+    """For names that an object may bring about any moment; None: `ttl`."""
     pods: str = "insecure"
     """Pod records: "disabled", "insecure" (the name's own address is echoed) or "verified" (a pod must have it)."""
     dns_service: tuple[str, str] = ("kube-system", "kube-dns")
@@ -50,6 +52,10 @@ class ZoneSettings:
     """Packed addresses of `ns.dns.<zone>`, which stands in NS records where no such Service exists."""
     reverse_zones: tuple[Name, ...] = ()
     """Ranges whose unknown addresses are NXDOMAIN; an address outside them is the upstream's to know."""
+
+    @property
+    def negative(self) -> int:
+        return self.ttl if self.negative_ttl is None else self.negative_ttl
 
 
 @dataclass(frozen=True, slots=True)

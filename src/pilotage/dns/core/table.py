@@ -11,11 +11,12 @@ there first and calls `respond` only on a miss.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import TypeVar, cast
 
 from pilotage.api.core_v1 import Service
 from pilotage.api.discovery_v1 import Endpoint, EndpointSlice
+from pilotage.dns.core.leases import Leases
 from pilotage.dns.core.name import Name, is_within, pack_address
 from pilotage.dns.core.record import CLASS_IN, Rcode
 from pilotage.dns.core.records import (
@@ -29,6 +30,7 @@ from pilotage.dns.core.records import (
     service_records,
 )
 from pilotage.dns.core.transfer import ZoneView
+from pilotage.dns.core.ttl import Ages
 from pilotage.dns.core.wire import (
     STREAM_BYTES_MAX,
     Compiled,
@@ -72,6 +74,10 @@ class Table:
         """Before the first complete view of the cluster its names are SERVFAIL: a guess would be cached."""
         self.fast: dict[bytes, Compiled] = {}
         """Compiled replies, without id, by `wire.fast_key`. Always the same dict, so that listeners may hold it."""
+        self.ages: Ages | None = None
+        """What makes TTLs grow while objects are quiet; None: one TTL for all. Set by `set_ttl`."""
+        self.leases: Leases | None = None
+        """Who remembers which address was told until when; None: nobody asks."""
         self._serial_told = False
         self.recursion = recursion
         self._answers_max = answers_max
@@ -100,9 +106,12 @@ class Table:
         answer = self.answer(query.name, query.rtype)
         if answer is None or answer.follow is not None:
             return answer
+        kept = not stream and answer.scope is not None and is_fast(data, query)
+        if self.leases is not None and answer.answers:
+            self.leases.told(answer, kept=kept)
         bytes_max = STREAM_BYTES_MAX if stream else query.answer_bytes_max
         compiled = compile_answer(query, answer, bytes_max=bytes_max, recursion=self.recursion)
-        if not stream and answer.scope is not None and is_fast(data, query):
+        if kept and answer.scope is not None:
             self.keep(fast_key(data), compiled, answer.scope)
         return data[:2] + (compiled if isinstance(compiled, bytes) else compiled())
 
@@ -118,8 +127,7 @@ class Table:
     def keep(self, key: bytes, compiled: Compiled, scope: Hashable) -> None:
         """Serve `compiled` for `key` until `drop(scope)`."""
         if len(self.fast) >= self._answers_max:
-            self.fast.clear()
-            self._keys.clear()
+            self.forget_answers(recursion=self.recursion)
         if key not in self.fast:
             self._keys.setdefault(scope, []).append(key)
         self.fast[key] = compiled
@@ -128,12 +136,32 @@ class Table:
         """Forget what was compiled from the object that `scope` names."""
         for key in self._keys.pop(scope, ()):
             self.fast.pop(key, None)
+        if self.leases is not None:
+            self.leases.dropped(scope)
+
+    def set_ttl(self, settings: ZoneSettings, ages: Ages | None) -> None:
+        """Answer by other settings from now on."""
+        self.settings, self.ages = settings, ages
+        self._zone = Zone(settings, self)
+        self._service_sets.clear()
+        self._endpoint_sets.clear()
+        self.forget_answers(recursion=self.recursion)
+
+    def grow_ttls(self, now: float) -> None:
+        """Forget what says a shorter TTL than its object deserves by now; called every second or so."""
+        for scope in self.ages.due(now) if self.ages is not None else ():
+            self._forget_answers_of(cast(ServiceKey, scope))
+
+    def _settings_of(self, key: ServiceKey) -> ZoneSettings:
+        return self.settings if self.ages is None else replace(self.settings, ttl=self.ages.ttl(key))
 
     def forget_answers(self, *, recursion: bool) -> None:
         """Drop every compiled answer, because what decides about them has changed; `recursion` is the RA bit."""
         self.recursion = recursion
         self.fast.clear()
         self._keys.clear()
+        if self.leases is not None:
+            self.leases.dropped_all()
 
     # ── changes ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -218,7 +246,12 @@ class Table:
             del self._pods[(namespace, packed)]
 
     def _forget(self, key: ServiceKey) -> None:
-        """Everything computed from a Service or its slices."""
+        """A Service or its slices changed: everything computed from them."""
+        if self.ages is not None and self.synced:
+            self.ages.changed(key)
+        self._forget_answers_of(key)
+
+    def _forget_answers_of(self, key: ServiceKey) -> None:
         self._service_sets.pop(key, None)
         self._endpoint_sets.pop(key, None)
         self.drop(key)
@@ -237,7 +270,7 @@ class Table:
         key = (service.metadata.namespace, service.metadata.name)
         sets = self._service_sets.get(key)
         if sets is None:
-            sets = service_records(service, self.settings)
+            sets = service_records(service, self._settings_of(key))
             _bounded_set(self._service_sets, key, sets)
         return sets
 
@@ -245,7 +278,7 @@ class Table:
         key = (service.metadata.namespace, service.metadata.name)
         sets = self._endpoint_sets.get(key)
         if sets is None:
-            sets = endpoint_records(service, self.slices(*key), self.settings)
+            sets = endpoint_records(service, self.slices(*key), self._settings_of(key))
             _bounded_set(self._endpoint_sets, key, sets)
         return sets
 

@@ -8,7 +8,7 @@ longer than matters. Driven by `table`, timed by the shell.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 FRACTION = 10
@@ -30,16 +30,18 @@ class TtlBounds:
 class Ages:
     """When objects changed last."""
 
-    def __init__(self, bounds: TtlBounds) -> None:
+    def __init__(self, bounds: TtlBounds, now: Callable[[], float]) -> None:
+        """`now` in monotonic seconds."""
         self.bounds = bounds
+        self._now = now
         self._changed: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()  # time, TTL told since
 
     def __len__(self) -> int:
         return len(self._changed)
 
-    def changed(self, key: Hashable, now: float) -> None:
+    def changed(self, key: Hashable) -> None:
         """The object is different from now on."""
-        self._changed[key] = (now, self.bounds.least)
+        self._changed[key] = (self._now(), self.bounds.least)
         self._changed.move_to_end(key)
         if len(self._changed) > RECENT_MAX:
             self._changed.popitem(last=False)

@@ -246,5 +246,7 @@ class Zone:
         The serial in a kept negative answer may be older than the zone's: nobody reads it there, and exactness would
         mean dropping every negative answer at every change.
         """
-        soa = soa_record(zone or self.settings.zone, self.objects.serial, self.settings.ttl)
+        # What no object can bring about may be disbelieved longest: most of what search lists ask for.
+        ttl = self.settings.ttl if scope == STATIC else self.settings.negative
+        soa = soa_record(zone or self.settings.zone, self.objects.serial, ttl)
         return Answer(rcode=rcode, authority=(soa,), scope=scope)

@@ -1,0 +1,127 @@
+"""Passing the listening sockets to the next process, so that an upgrade loses no question.
+
+The process in service listens on a Unix socket. The next one connects, receives the sockets (SCM_RIGHTS), loads its
+view of the cluster, starts to answer from the same queues, and says so; then the old one stops reading, answers what it
+has begun and ends. Whichever of the two reads a packet answers it, so there is no moment without anybody.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from pilotage.dns.chain.exchange import Address
+from pilotage.telemetry import get_logger
+
+SOCKETS_MAX = 64
+TAKE_TIMEOUT_S = 5.0
+READY = b"ready"
+DONE = b"done!"
+_log = get_logger()
+
+
+class _Offer(msgspec.Struct):
+    """In the order of the file descriptors: two per address, datagrams and streams."""
+
+    addresses: list[tuple[str, int]]
+
+
+@dataclass(slots=True)
+class Taken:
+    """What another process gave."""
+
+    sockets: dict[Address, tuple[socket.socket, socket.socket]]
+    connection: socket.socket
+
+    async def confirm(self) -> None:
+        """Tell it that we answer; returns when it has stopped reading, or is gone."""
+        loop = asyncio.get_running_loop()
+        self.connection.setblocking(False)
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(TAKE_TIMEOUT_S):
+                await loop.sock_sendall(self.connection, READY)
+                await loop.sock_recv(self.connection, len(DONE))
+        self.close()
+
+    def close(self) -> None:
+        """Close what nobody has taken out of `sockets`, too."""
+        self.connection.close()
+        for pair in self.sockets.values():
+            for taken in pair:
+                taken.close()
+        self.sockets.clear()
+
+
+def take_over(path: str) -> Taken | None:
+    """The sockets of the process that listens at `path`; None when there is none. Blocks briefly."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(TAKE_TIMEOUT_S)
+    try:
+        connection.connect(path)
+        message, descriptors, _, _ = socket.recv_fds(connection, 65_536, SOCKETS_MAX)
+        sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+        addresses = [Address(host, port) for host, port in msgspec.json.decode(message, type=_Offer).addresses]
+        if len(sockets) != 2 * len(addresses):
+            raise ValueError("not as many sockets as were announced")
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
+        connection.close()
+        if not isinstance(error, FileNotFoundError | ConnectionRefusedError):
+            _log.warning("sockets could not be taken over", path=path, error=str(error)[:300])
+        return None
+    for taken in sockets:
+        taken.setblocking(False)
+    pairs = {address: (sockets[2 * i], sockets[2 * i + 1]) for i, address in enumerate(addresses)}
+    return Taken(sockets=pairs, connection=connection)
+
+
+class HandoverListener:
+    """Waits for the next process."""
+
+    def __init__(self, path: str, sockets: dict[Address, tuple[socket.socket, socket.socket]]) -> None:
+        """Raises `OSError`."""
+        self._sockets = sockets
+        Path(path).unlink(missing_ok=True)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.setblocking(False)
+        before = os.umask(0o177)  # the sockets are the right to answer for the cluster
+        try:
+            self._listener.bind(path)
+        finally:
+            os.umask(before)
+        self._listener.listen(1)
+
+    async def wait(self) -> socket.socket:
+        """Until another process answers by our sockets; the connection is to be told when we have stopped."""
+        loop = asyncio.get_running_loop()
+        while True:
+            connection, _ = await loop.sock_accept(self._listener)
+            connection.setblocking(False)
+            try:
+                if _peer_uid(connection) not in (0, os.geteuid()):
+                    raise PermissionError("another user")
+                offer = _Offer(addresses=[(address.host, address.port) for address in self._sockets])
+                descriptors = [part.fileno() for pair in self._sockets.values() for part in pair]
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+                connection.sendmsg([msgspec.json.encode(offer)], rights)
+                if await loop.sock_recv(connection, len(READY)) == READY:
+                    return connection
+            except OSError as error:
+                _log.warning("handover failed, going on", error=str(error))
+            connection.close()
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+def _peer_uid(connection: socket.socket) -> int:
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, _ = struct.unpack("3i", credentials)
+    return int(uid)
