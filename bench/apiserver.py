@@ -101,10 +101,12 @@ def figures() -> Iterator[Figure]:
             lists, _ = server.load("get", "--count", LISTS, "--connections", 1, "--path", ALL_PODS)
             listed = _size(server, home)
             progress("watches")
-            ages, _ = server.load("watch", "--count", UPDATES, "--connections", WATCHERS, "--rate", RATE)
+            ages, told = server.load("watch", "--count", UPDATES, "--connections", WATCHERS, "--rate", RATE)
             idle_mib, idle_gets = _idle(server)
         progress("peers")
         bare_gets, bare_lists = _bare(home, 1_500), _bare(home, listed)
+        with _bare_server(home, 1_500) as bare:
+            bare_ages, bare_told = bare.load("watch", "--count", UPDATES, "--connections", WATCHERS, "--rate", RATE)
         starts = [_start_s(home) for _ in range(5)]
         commits = _commits(home)
     puts = asyncio.run(_puts())
@@ -120,9 +122,17 @@ def figures() -> Iterator[Figure]:
         60.0,
         Peer(name="a bare aiohttp handler with as many bytes", values=_in_ms(bare_lists[0])),
     )
-    yield _ms(f"event at one of {WATCHERS} watchers, from the update's sending", ages, 2.5, None)
-    p99 = sorted(ages)[int(len(ages) * 0.99)]
-    yield _ms(f"event at one of {WATCHERS} watchers, 99th percentile", [p99], 8.0, None)
+    event = f"event at one of {WATCHERS} watchers"
+    handler = "a bare aiohttp handler that passes on what it is sent"
+    yield _ms(f"{event}, from the update's sending", ages, 2.5, Peer(name=handler, values=_in_ms(bare_ages)))
+    late = Peer(name=handler, values=_in_ms([_p99(bare_ages)]))
+    yield _ms(f"{event}, 99th percentile", [_p99(ages)], 8.0, late)
+    yield Figure(
+        name=f"{event}, server processor time, the update's share included",
+        unit="µs",
+        values=[told / len(ages) * 1e6],
+        peer=Peer(name=handler, values=[bare_told / len(bare_ages) * 1e6]),
+    )
     peer = Peer(name="the server when empty", values=[empty])
     yield Figure(name=f"memory with {PODS:,} pods (RSS)", unit="MiB", values=[full], bound=250e6 / 2**20, peer=peer)
     yield Figure(
@@ -144,6 +154,10 @@ def _ms(name: str, seconds: Sequence[float], bound: float | None, peer: Peer | N
 
 def _in_ms(seconds: Sequence[float]) -> list[float]:
     return [each * 1e3 for each in seconds]
+
+
+def _p99(values: Sequence[float]) -> float:
+    return sorted(values)[int(len(values) * 0.99)]
 
 
 def _raise_file_limit() -> None:
@@ -217,20 +231,26 @@ def _idle(server: Served) -> tuple[float, list[float]]:
         after = server.memory_mib()
         gets, _ = server.load("get", "--count", 1_000, "--connections", 1, "--path", ONE_POD)
         process.stdin.close()
+        process.stdout.read()  # its last line: who does not wait for it breaks its pipe
     return after - before, gets
 
 
 def _bare(home: Path, size: int) -> tuple[list[float], list[float]]:
     """Seconds of each answer of so many bytes, and processor microseconds a request."""
+    with _bare_server(home, size) as served:
+        if size > 100_000:
+            return served.load("get", "--count", LISTS, "--connections", 1)[0], []
+        return [], served.micros("get", "--count", GETS, "--connections", CLIENTS)
+
+
+@contextmanager
+def _bare_server(home: Path, size: int) -> Iterator[Served]:
     words = [sys.executable, "-m", "bench.bare_aiohttp", str(home), str(size)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             port = int(process.stdout.readline())
-            served = Served(process, home / "admin.kubeconfig", f"https://127.0.0.1:{port}")
-            if size > 100_000:
-                return served.load("get", "--count", LISTS, "--connections", 1)[0], []
-            return [], served.micros("get", "--count", GETS, "--connections", CLIENTS)
+            yield Served(process, home / "admin.kubeconfig", f"https://127.0.0.1:{port}")
         finally:
             process.kill()
 

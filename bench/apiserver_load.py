@@ -68,22 +68,28 @@ class Requests(asyncio.Protocol):
 
 
 class Watcher(asyncio.Protocol):
-    """One watch; notes how old each event's stamp is when it arrives."""
+    """One watch; notes when what arrives. How old it was is worked out afterwards: others' events wait behind this."""
 
-    def __init__(self, request: bytes, ages: list[float], seen: Callable[[], None]) -> None:
-        self._request, self._ages, self._seen = request, ages, seen
-        self._rest = b""
+    def __init__(self, request: bytes, seen: Callable[[int], None]) -> None:
+        self._request, self._seen = request, seen
+        self._arrived: list[tuple[float, bytes]] = []
+        self._last = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         cast(asyncio.Transport, transport).write(self._request)
 
     def data_received(self, data: bytes) -> None:
-        now = time.perf_counter()
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            if stamp := _STAMP.search(line):
-                self._ages.append(now - float(stamp[1]))
-                self._seen()
+        self._arrived.append((time.perf_counter(), data))
+        self._seen((self._last + data).count(b"}\n"))  # the end of an event, be it cut in two
+        self._last = data[-1:]
+
+    def ages(self) -> list[float]:
+        """How old each event's stamp was when it arrived."""
+        found, rest = [], b""
+        for now, data in self._arrived:
+            *lines, rest = (rest + data).split(b"\n")
+            found += [now - float(stamp[1]) for line in lines if (stamp := _STAMP.search(line))]
+        return found
 
 
 class Deaf(asyncio.Protocol):
@@ -161,32 +167,39 @@ async def create(target: Target, count: int, connections: int, prefix: str) -> l
 async def watch(target: Target, updates: int, watchers: int, rate: float) -> list[float]:
     """Update one object at a steady rate; the age of every event at every watcher."""
     await send(target, iter((target.request("POST", CONFIG_MAPS, config_map("watched", 0.0)),)), 1)
-    ages: list[float] = []
-    expected = watchers  # each begins with the present state
+    missing = watchers  # each begins with the present state
     complete = asyncio.Event()
 
-    def seen() -> None:
-        if len(ages) == expected:
+    def seen(events: int) -> None:
+        nonlocal missing
+        missing -= events
+        if missing <= 0:
             complete.set()
 
     follow = target.request("GET", f"{CONFIG_MAPS}?watch=true")
-    open_ = [await target.connect(lambda: Watcher(follow, ages, seen)) for _ in range(watchers)]
+    followers: list[Watcher] = []
+
+    def follower() -> Watcher:
+        followers.append(Watcher(follow, seen))
+        return followers[-1]
+
+    open_ = [await target.connect(follower) for _ in range(watchers)]
     async with asyncio.timeout(DEADLINE_S):
         await complete.wait()
-    expected += watchers * updates
+    missing = watchers * updates
     complete.clear()
     writer = await target.connect(Deaf)
     loop = asyncio.get_running_loop()
     started = loop.time()
     for number in range(updates):
         await asyncio.sleep(max(0.0, started + number / rate - loop.time()))
-        body = json.dumps({"data": {"stamp": f"{time.perf_counter():.6f}"}}).encode()
+        body = b'{"data":{"stamp":"%.6f"}}' % time.perf_counter()
         writer.write(target.request("PATCH", f"{CONFIG_MAPS}/watched", body, "application/merge-patch+json"))
     async with asyncio.timeout(DEADLINE_S):
         await complete.wait()
     for transport in (*open_, writer):
         transport.close()
-    return ages[watchers:]
+    return [age for each in followers for age in each.ages()[1:]]
 
 
 async def idle(target: Target, watchers: int) -> list[float]:

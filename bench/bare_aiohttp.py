@@ -1,7 +1,8 @@
-"""Peer of the API server's reads: aiohttp's low-level server over the same TLS, answering from memory. Prints its port.
+"""Peer of the API server: aiohttp's low-level server over the same TLS, answering from memory. Prints its port.
 
 Usage: python -m bench.bare_aiohttp DATA_DIR SIZE, where DATA_DIR is an API server's (for its keys) and SIZE the bytes
-of every answer.
+of every answer. What is sent to it goes as it is, a line, to everyone who has asked for a watch: it parses, checks and
+keeps nothing, so that its delay is what the protocol costs.
 """
 
 import asyncio
@@ -19,7 +20,21 @@ from pilotage.apiserver.tls import server_context
 async def main(data_dir: Path, size: int) -> None:
     body = b'"' + b"x" * (size - 2) + b'"'
 
-    async def answer(request: web.BaseRequest) -> web.Response:
+    watchers: list[web.StreamResponse] = []
+    latest = b""
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        nonlocal latest
+        if "watch" in request.query:
+            watcher = web.StreamResponse()
+            await watcher.prepare(request)
+            await watcher.write(latest)
+            watchers.append(watcher)
+            await asyncio.Event().wait()
+        if request.method != "GET":
+            latest = await request.read() + b"\n"
+            for watcher in watchers:
+                await watcher.write(latest)
         return web.Response(body=body, content_type="application/json")
 
     pki = data_dir / "pki"

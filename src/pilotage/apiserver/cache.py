@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import bisect
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from itertools import islice
 
 from sortedcontainers import SortedDict
@@ -27,6 +27,10 @@ ROOT = "/registry/"
 CHANGES_MAX = 4_096
 # A read that names a future revision waits this long, as kube-apiserver does, before it answers "too large".
 FUTURE_REVISION_WAIT_S = 3.0
+
+# Watchers told in one turn of the event loop: what they are sent leaves at the end of it, so the first watchers of many
+# have their event while the last ones' is still being encrypted.
+WATCHERS_PER_TURN = 10
 
 # Nobody waits for proof that these were seen; they change all the time.
 _INSIGNIFICANT = frozenset(("leases", "events"))
@@ -57,19 +61,27 @@ class Change:
 
 
 class Cursor:
-    """A watcher's place in the changes of one resource."""
+    """A watcher's place in the changes of one resource.
+
+    A watcher sleeps in `wait`. To wake its task costs more than to tell it what is new, so one that has set `prompt` is
+    asked first, while it sleeps: the function does the work at once and returns True, or False to have it woken.
+    """
 
     def __init__(self, cache: ResourceCache, sequence: int) -> None:
         self._cache = cache
         self._sequence = sequence
         self._wakeup = asyncio.Event()
+        self._asleep = False
+        self.prompt: Callable[[], bool] | None = None  # None: always wake the task; must not raise
         self.expired = False  # set by its owner's timer: the watch has lasted long enough
         self.bookmark_due = False  # set by the bookmark ticker
         if sequence < cache.end_sequence:
             self._wakeup.set()
 
     def wake(self) -> None:
-        """Let `wait` return."""
+        """Let the watcher see what is new."""
+        if self._asleep and self.prompt is not None and not self._wakeup.is_set() and self.prompt():
+            return
         self._wakeup.set()
 
     def expire(self) -> None:
@@ -79,13 +91,25 @@ class Cursor:
 
     async def wait(self) -> None:
         """Sleep until there are changes, a bookmark is due or the watch has expired."""
-        await self._wakeup.wait()
+        self._asleep = True
+        try:
+            await self._wakeup.wait()
+        finally:
+            self._asleep = False
         self._wakeup.clear()
+
+    def peek(self) -> list[Change]:
+        """The changes not yet taken, oldest first. Raises ApiError Expired when some have been dropped."""
+        return self._cache.since(self._sequence)
+
+    def advance(self, count: int) -> None:
+        """So many of them have been taken."""
+        self._sequence += count
 
     def take(self) -> list[Change]:
         """The changes since the last call, oldest first. Raises ApiError Expired when some have been dropped."""
-        changes = self._cache.since(self._sequence)
-        self._sequence += len(changes)
+        changes = self.peek()
+        self.advance(len(changes))
         return changes
 
     def close(self) -> None:
@@ -150,6 +174,8 @@ class ResourceCache:
             return []
         if count > len(self._changes):
             raise expired(0, self.floor)
+        if count == 1:
+            return [self._changes[-1]]
         changes = list(islice(reversed(self._changes), count))
         changes.reverse()
         return changes
@@ -172,7 +198,7 @@ class ResourceCache:
         self.items[record.key] = record
 
     def apply(self, key: str, event: Event, document: Document | None) -> None:
-        """Take over one stored change and wake the watchers."""
+        """Take over one stored change; watchers see it when they are woken."""
         previous = self.items.get(key)
         if event.type is EventType.DELETE:
             if previous is None:
@@ -190,8 +216,6 @@ class ResourceCache:
         if len(self._changes) > CHANGES_MAX:
             # Of several changes at one revision the rest may linger: `floor` keeps anyone from starting among them.
             self.floor = self._changes.popleft().record.revision
-        for cursor in self.cursors:
-            cursor.wake()
 
 
 class Cache:
@@ -245,14 +269,24 @@ class Cache:
         watch = await self._backend.watch(ROOT, self.revision)
         try:
             async for batch in watch:
-                for event in batch.events:
-                    self._apply(event)
+                changed = {self._apply(event): None for event in batch.events}
                 self.revision = batch.revision
                 self._release()
+                await self._tell(changed)
         finally:
             await watch.close()
 
-    def _apply(self, event: Event) -> None:
+    async def _tell(self, changed: Iterable[ResourceCache]) -> None:
+        """Wake the watchers of what has changed."""
+        told = 0
+        for cache in changed:
+            for cursor in tuple(cache.cursors):
+                if told and told % WATCHERS_PER_TURN == 0:
+                    await asyncio.sleep(0)
+                cursor.wake()
+                told += 1
+
+    def _apply(self, event: Event) -> ResourceCache:
         group, plural, key = split_key(event.key)
         hint = self._hints.pop(event.key, None) if self._hints else None
         document = hint[1] if hint is not None and hint[0] is event.value else None
@@ -268,6 +302,7 @@ class Cache:
             after = current.document if current is not None else None
             for observer in observers:
                 observer(group, plural, before, after)
+        return cache
 
     def _release(self) -> None:
         waiters = self._waiters

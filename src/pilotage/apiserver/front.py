@@ -224,16 +224,27 @@ class Front:
             field_selector = f"metadata.name={call.name}"
         chosen = selection(call.resource, options.label_selector, field_selector)
         cache = self._registry.store.cache
-        cursor, lines = await watches.lines(cache, view, call.namespace, chosen, options, self._clock)
+        stream = await watches.Stream.open(
+            watches.Watched(
+                cache=cache,
+                view=view,
+                namespace=call.namespace,
+                selection=chosen,
+                options=options,
+                clock=self._clock,
+            )
+        )
+        cursor = stream.cursor
         response = web.StreamResponse(headers={"Content-Type": responses.JSON, "Cache-Control": "no-cache, private"})
         loop = asyncio.get_running_loop()
         timer = loop.call_later(options.timeout_s or WATCH_TIMEOUT_S, cursor.expire)
         WATCHES.inc()
         try:
             await response.prepare(request)
-            async with contextlib.aclosing(lines):
-                async for line in lines:
-                    await responses.send(request, response, line, WRITE_TIMEOUT_S)
+            stream.tell_promptly(lambda data: responses.send_at_once(request, data))
+            async with contextlib.aclosing(stream.pieces()) as pieces:
+                async for piece in pieces:
+                    await responses.send(request, response, piece, WRITE_TIMEOUT_S)
             await response.write_eof()
         except (ConnectionResetError, BrokenPipeError):
             pass  # the watcher has left

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
 
 from pilotage.api.status import ApiError
@@ -91,6 +91,24 @@ async def send(request: web.BaseRequest, response: web.StreamResponse, data: byt
         return
     async with asyncio.timeout(timeout_s):
         await response.write(data)
+
+
+def send_at_once(request: web.BaseRequest, data: bytes) -> bool:
+    """Write a piece of a stream that has begun, in chunks, if the connection takes it without waiting; say whether.
+
+    A chunk of its own (RFC 9112, section 7.1), past aiohttp's writer, which cannot write without a task.
+    """
+    transport = request.transport
+    if (
+        transport is None
+        or len(data) > PROMPT_BYTES_MAX
+        or request.version < HttpVersion11
+        or transport.is_closing()
+        or transport.get_write_buffer_size()
+    ):
+        return False
+    transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+    return True
 
 
 def _wants_gzip(request: web.BaseRequest) -> bool:

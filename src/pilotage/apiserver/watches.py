@@ -5,12 +5,15 @@ A watcher that asks for initial events first gets the present state as ADDED lin
 (KEP-3157); one that allows bookmarks is told how far it has come even when nothing of its resource changes. Encoded
 lines are shared between watchers of one view. An object that moves out of a selection is a DELETED line, one that
 moves in an ADDED line. Cancelling the consumer ends the watch.
+A watcher that keeps up is told of a change in the turn of the event loop in which it becomes known, without its task;
+one that does not is served by its task, at the pace of its connection.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
@@ -54,69 +57,104 @@ def initial_revision(options: ListOptions) -> int | None:
     return options.resource_version or None
 
 
-async def lines(
-    cache: Cache, view: View, namespace: str, selection: Selection, options: ListOptions, clock: Clock
-) -> tuple[Cursor, AsyncGenerator[bytes, None]]:
-    """Open the watch; raises ApiError (Expired, Timeout) before the first byte where that is possible.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """What one watcher asks for."""
 
-    The caller closes the cursor, and ends the stream by `cursor.expire()`.
+    cache: Cache
+    view: View
+    namespace: str
+    selection: Selection
+    options: ListOptions
+    clock: Clock
+
+
+class Stream:
+    """One watch, opened. Raises ApiError (Expired, Timeout) before the first byte where that is possible.
+
+    `pieces` is the stream; whoever consumes it closes the cursor, and ends it by `cursor.expire()`.
     """
-    resource = view.resource
-    objects = cache.resource(*home_of(resource))
-    if options.resource_version:
-        await cache.wait_for(options.resource_version)
-    start = initial_revision(options)
-    if start is None or start < 0:
-        cursor = objects.follow(cache.revision)
-        initial = list(objects.scan(namespace)) if start is None else []
-    else:
-        cursor = objects.follow(start)
-        initial = []
-    return cursor, _stream(cache, view, cursor, initial, namespace, selection, options, clock)
 
+    def __init__(self, cursor: Cursor, initial: list[Record], *, watched: Watched) -> None:
+        self.cursor = cursor
+        self._initial = initial
+        self._watched = watched
 
-async def _stream(
-    cache: Cache,
-    view: View,
-    cursor: Cursor,
-    initial: list[Record],
-    namespace: str,
-    selection: Selection,
-    options: ListOptions,
-    clock: Clock,
-) -> AsyncGenerator[bytes, None]:
-    revision = cache.revision
-    now = clock.wall()
-    chunk: list[bytes] = []
-    for record in initial:
-        if selection.matches(record):
-            chunk.append(view.event(ADDED, record, now))
-            if len(chunk) == LINES_PER_WRITE_MAX:
-                yield b"".join(chunk)
-                chunk = []
-    if options.send_initial_events and options.bookmarks:
-        chunk.append(view.bookmark(revision, initial_events_end=True))
-    if chunk:
-        yield b"".join(chunk)
-    chunk = []
-    while not cursor.expired:
-        await cursor.wait()
-        try:
-            changes = cursor.take()
-        except ApiError as error:
-            yield error_line(error)
-            return
-        now = clock.wall()
-        for change in changes:
-            if type_ := select(change, namespace, selection):
-                chunk.append(_encoded(change, type_, view, now))
-        if cursor.bookmark_due:
-            cursor.bookmark_due = False
-            if options.bookmarks:
-                chunk.append(view.bookmark(cache.revision))
+    @classmethod
+    async def open(cls, watched: Watched) -> Stream:
+        """Find the place to begin at."""
+        cache, options = watched.cache, watched.options
+        objects = cache.resource(*home_of(watched.view.resource))
+        if options.resource_version:
+            await cache.wait_for(options.resource_version)
+        start = initial_revision(options)
+        if start is None or start < 0:
+            cursor = objects.follow(cache.revision)
+            initial = list(objects.scan(watched.namespace)) if start is None else []
+        else:
+            cursor = objects.follow(start)
+            initial = []
+        return cls(cursor, initial, watched=watched)
+
+    def tell_promptly(self, write: Callable[[bytes], bool]) -> None:
+        """Hand what is new to `write` in the turn it becomes known, for as long as it returns True.
+
+        Where it returns False nothing has been written, and the stream's consumer gets the same from `pieces`.
+        """
+
+        def prompt() -> bool:
+            if self.cursor.bookmark_due or self.cursor.expired:
+                return False
+            try:
+                changes = self.cursor.peek()
+            except ApiError:
+                return False
+            data = b"".join(self._lines(changes))
+            if data and not write(data):
+                return False
+            self.cursor.advance(len(changes))
+            return True
+
+        self.cursor.prompt = prompt
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """The lines, several at a time."""
+        cache, view, options, cursor = self._watched.cache, self._watched.view, self._watched.options, self.cursor
+        revision = cache.revision
+        now = self._watched.clock.wall()
+        chunk: list[bytes] = []
+        initial, self._initial = self._initial, []
+        for record in initial:
+            if self._watched.selection.matches(record):
+                chunk.append(view.event(ADDED, record, now))
+                if len(chunk) == LINES_PER_WRITE_MAX:
+                    yield b"".join(chunk)
+                    chunk = []
+        del initial
+        if options.send_initial_events and options.bookmarks:
+            chunk.append(view.bookmark(revision, initial_events_end=True))
         if chunk:
             yield b"".join(chunk)
-            chunk = []
+        while not cursor.expired:
+            await cursor.wait()
+            try:
+                changes = cursor.take()
+            except ApiError as error:
+                yield error_line(error)
+                return
+            chunk = self._lines(changes)
+            if cursor.bookmark_due:
+                cursor.bookmark_due = False
+                if options.bookmarks:
+                    chunk.append(view.bookmark(cache.revision))
+            if chunk:
+                yield b"".join(chunk)
+
+    def _lines(self, changes: Iterable[Change]) -> list[bytes]:
+        watched = self._watched
+        now = watched.clock.wall()
+        selected = ((change, select(change, watched.namespace, watched.selection)) for change in changes)
+        return [_encoded(change, type_, watched.view, now) for change, type_ in selected if type_]
 
 
 def _encoded(change: Change, type_: str, view: View, now: datetime) -> bytes:

@@ -59,6 +59,10 @@ class View:
     representation: Representation
     include_object: str = "Metadata"  # Table rows only: None, Metadata or Object
 
+    def __hash__(self) -> int:
+        # Every watcher of a change looks up its encoding by its view; hashing all of a resource takes longer.
+        return hash((self.resource.schema, self.resource.kind, self.representation.form, self.include_object))
+
     def object(self, record: Record, now: datetime) -> bytes:
         """One object."""
         match self.representation.form:
