@@ -6,6 +6,8 @@ Inputs → outputs: Services, EndpointSlices, Nodes → `status.loadBalancer`, A
 Invariants: an address belongs to one Service at a time and stays with it as long as it wants one; exactly one ready
 node answers for an address, chosen by all nodes alike without talking to each other.
 Reading order: `core.addresses`, `core.speaker`, `core.arp`, then `assigner` and `announcer`.
+Deliberately absent: neighbour discovery for IPv6 addresses; they are assigned, and whoever routes to the nodes brings
+their packets.
 Specifications: Service API (loadBalancerClass, KEP-1959; ipMode, KEP-1860); RFC 826 (ARP), RFC 5227 (announcements).
 """
 

@@ -15,7 +15,7 @@ from pilotage.api.core_v1 import Node, Service
 from pilotage.api.discovery_v1 import EndpointSlice
 from pilotage.client import Client, Informer, WatermarkPublisher
 from pilotage.kit.tasks import task_set
-from pilotage.loadbalancer.core.addresses import assigned_address, wants_address
+from pilotage.loadbalancer.core.addresses import assigned_addresses, family_of, wants_address
 from pilotage.loadbalancer.core.arp import announcement, answer
 from pilotage.loadbalancer.core.speaker import candidates, eligible_nodes, speaker
 from pilotage.network import ETHERTYPE_ARP, interface_mac, open_packet_socket
@@ -79,13 +79,12 @@ class _Announcer:
         eligible = eligible_nodes(self._nodes.list())
         mine = set()
         for service in self._services.list():
-            address = assigned_address(service)
-            if not address or not wants_address(service):
+            addresses = [address for address in assigned_addresses(service) if family_of(address) == "IPv4"]
+            if not addresses or not wants_address(service):
                 continue
             key = (service.metadata.namespace, service.metadata.name)
             allowed = candidates(service, self._slices.by_index("service", key), eligible)
-            if speaker(address, allowed) == self._config.node:
-                mine.add(address)
+            mine |= {address for address in addresses if speaker(address, allowed) == self._config.node}
         gained, self._addresses = mine - self._addresses, frozenset(mine)
         _announced.set(len(mine))
         for address in sorted(gained):

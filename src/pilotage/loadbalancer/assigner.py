@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pilotage.api import services
 from pilotage.api.core_v1 import Service
 from pilotage.client import Client, EventRecorder, Informer
 from pilotage.kit.tasks import task_set
-from pilotage.loadbalancer.core.addresses import AddressBook, assigned_address, wants_address
+from pilotage.loadbalancer.core.addresses import AddressBook, Decision, assigned_addresses, wants_address
 from pilotage.reconcile import DONE, Controller, Manager, Request, Result
 
 RETRY_S = 30.0  # how soon a Service without an address is looked at again when nothing else happens
@@ -26,11 +27,11 @@ class AssignerConfig:
 
 class _Assigner:
     def __init__(
-        self, config: AssignerConfig, client: Client, services: Informer[Service], events: EventRecorder
+        self, config: AssignerConfig, client: Client, informer: Informer[Service], events: EventRecorder
     ) -> None:
-        self._book = AddressBook(config.pools)
+        self._books = {family: AddressBook(config.pools, family) for family in ("IPv4", "IPv6")}
         self._client = client
-        self._services = services
+        self._services = informer
         self._events = events
         self._restored = False
         self._waiting: set[Request] = set()  # Services that want an address while there is none
@@ -38,33 +39,47 @@ class _Assigner:
 
     async def reconcile(self, request: Request) -> Result:
         if not self._restored:  # the first request comes after the informer has synced
-            self._book.restore(self._services.list())
+            for book in self._books.values():
+                book.restore(self._services.list())
             self._restored = True
         service = self._services.get(request.name, request.namespace)
         if service is None:
             self._waiting.discard(request)
-            self._freed(self._book.release(str(request)))
+            released = [book.release(str(request)) for book in self._books.values()]
+            self._freed(any(released))
             return DONE
-        stated = assigned_address(service)
-        decision = self._book.decide(service)
-        if decision.address:
-            self._waiting.discard(request)
-            if stated != decision.address:
-                await self._write(service, [{"ip": decision.address, "ipMode": "VIP"}])
-                self._events.normal(service, "AddressAssigned", f"Assigned {decision.address}")
-            return DONE
+        stated = assigned_addresses(service)
+        decisions, freed = self._decide(service)
+        addresses = tuple(decision.address for decision in decisions if decision.address)
         if wants_address(service):
+            for decision in decisions:
+                if decision.reason:
+                    self._events.warning(service, decision.reason, decision.message)
+            if stated != addresses:
+                await self._write(service, [{"ip": address, "ipMode": "VIP"} for address in addresses])
+                if addresses:
+                    self._events.normal(service, "AddressAssigned", f"Assigned {', '.join(addresses)}")
+            self._freed(freed)
+            if len(addresses) == len(decisions):
+                self._waiting.discard(request)
+                return DONE
             self._waiting.add(request)
-            self._events.warning(service, decision.reason, decision.message)
-            if stated:
-                await self._write(service, [])
+            # One address of the two families asked for serves meanwhile.
             return Result(requeue_after_s=RETRY_S)
         self._waiting.discard(request)
         # Another balancer's Service is none of our business; one that is no LoadBalancer any more keeps no address.
         if stated and service.spec.type != "LoadBalancer":
             await self._write(service, [])
-        self._freed(bool(stated))
+        self._freed(freed or bool(stated))
         return DONE
+
+    def _decide(self, service: Service) -> tuple[list[Decision], bool]:
+        """One decision for each of its families, in its order; whether it gave up an address of another."""
+        families = services.families(service) if wants_address(service) else ()
+        decided = {family: book.decide(service) for family, book in self._books.items() if family in families}
+        others = [book for family, book in self._books.items() if family not in families]
+        released = [book.release(service.metadata.key) for book in others]
+        return [decided[family] for family in families], any(released)
 
     def _freed(self, freed: bool) -> None:
         for request in self._waiting if freed else ():
@@ -82,15 +97,15 @@ class _Assigner:
 async def run_assigner(config: AssignerConfig, client: Client, *, on_ready: Callable[[], None] = lambda: None) -> None:
     """Assign until cancelled."""
     manager = Manager(client, component="pilotage-loadbalancer")
-    services = manager.informer(Service)
-    assigner = _Assigner(config, client, services, manager.events)
+    informer = manager.informer(Service)
+    assigner = _Assigner(config, client, informer, manager.events)
     # One worker: the book is one, and a decision costs microseconds.
     controller = manager.add(Controller("loadbalancer-addresses", assigner, workers=1))
-    controller.watch(services, lambda service: (Request.of(service),) if _concerns(service) else ())
+    controller.watch(informer, lambda service: (Request.of(service),) if _concerns(service) else ())
     assigner.retry = controller.queue.add
     async with task_set() as tasks:
         tasks.start(manager.run())
-        await services.wait_synced()
+        await informer.wait_synced()
         on_ready()
         await tasks.wait()
 

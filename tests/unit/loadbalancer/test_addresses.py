@@ -9,12 +9,19 @@ from pilotage.loadbalancer.core.addresses import CLASS, AddressBook, Decision
 
 
 def balanced(
-    name: str, *, stated: str = "", asked: str = "", type: str = "LoadBalancer", clazz: str = "", age: int = 0
+    name: str,
+    *,
+    stated: str = "",
+    asked: str = "",
+    type: str = "LoadBalancer",
+    clazz: str = "",
+    age: int = 0,
+    families: tuple[str, ...] = (),
 ) -> Service:
-    ingress = (LoadBalancerIngress(ip=stated),) if stated else ()
+    ingress = tuple(LoadBalancerIngress(ip=ip) for ip in stated.split())
     return Service(
         metadata=ObjectMeta(name=name, namespace="x", creation_timestamp=f"2026-01-{1 + age:02}T00:00:00Z"),
-        spec=ServiceSpec(type=type, load_balancer_ip=asked, load_balancer_class=clazz),
+        spec=ServiceSpec(type=type, load_balancer_ip=asked, load_balancer_class=clazz, ip_families=families),
         status=ServiceStatus(load_balancer=LoadBalancerStatus(ingress=ingress)),
     )
 
@@ -69,6 +76,20 @@ def test_services_of_others_get_nothing_and_lose_what_they_held(service: Service
     assert book.decide(balanced("a")).address == "10.89.200.0"
     assert book.decide(service) == Decision()
     assert book.decide(balanced("b", clazz=CLASS)).address == "10.89.200.0"
+
+
+def test_each_family_has_a_book_of_its_own() -> None:
+    pools = ["10.89.200.0/30", "fd00:89::10-fd00:89::11"]
+    four, six = AddressBook(pools), AddressBook(pools, "IPv6")
+    both = balanced("both", families=("IPv6", "IPv4"), asked="fd00:89::11")
+    assert (four.decide(both).address, six.decide(both).address) == ("10.89.200.1", "fd00:89::11")
+    lone = balanced("lone", families=("IPv6",))
+    assert (four.decide(lone), six.decide(lone).address) == (Decision(), "fd00:89::10")
+    assert "all 2 addresses" in six.decide(balanced("late", families=("IPv6",))).message
+    assert AddressBook(pools[:1], "IPv6").decide(lone).message == "none of the pools has IPv6 addresses"
+    restored = AddressBook(pools, "IPv6")
+    restored.restore([balanced("both", stated="10.89.200.1 fd00:89::11", families=("IPv4", "IPv6"))])
+    assert restored.decide(lone).address == "fd00:89::10"
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["decide", "release", "restate"])), max_size=40))

@@ -54,9 +54,10 @@ def decide(
     without_hints = _share_out(service, wanted, slices, zones)
     waiting = _waiting(wanted, held) if held else {}
     shape = Shape(owner=service, labels=_labels(service), annotations=None, trigger=trigger, held_back=waiting)
+    plan = plan_slices(shape, wanted, slices, services.families(service))
     return Decision(
-        plan=plan_slices(shape, wanted, slices, services.families(service)),
-        only_adds=_only_adds(wanted, slices),
+        plan=plan,
+        only_adds=bool(plan) and _only_adds(wanted, slices),
         without_hints=without_hints,
     )
 
@@ -105,6 +106,8 @@ def _share_out(
     service: Service, wanted: Mapping[Group, dict[str, Endpoint]], slices: Iterable[EndpointSlice], zones: Zones
 ) -> dict[str, str]:
     """Put hints into `wanted` as topology-mode asks; family → why there are none."""
+    if not is_auto(service) and not service.spec.traffic_distribution:
+        return {}
     ready: dict[str, dict[str, Endpoint]] = {family: {} for family in services.families(service)}
     for (family, _), endpoints in wanted.items():
         ready.setdefault(family, {}).update({key: item for key, item in endpoints.items() if item.is_ready})

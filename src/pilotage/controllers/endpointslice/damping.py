@@ -89,7 +89,7 @@ class Damping:
         Never more than half of them: what is left would have to carry the load of the others, and a Service is better
         served by a pod that may fail than by none. Then all are let through, and stay so until they fail again.
         """
-        if service.metadata.annotations.get(OPT_OUT) == "disabled":
+        if not self._records or service.metadata.annotations.get(OPT_OUT) == "disabled":
             return {}
         ready = [pod.metadata.key for pod in pods if _is_ready(pod) and not pod.metadata.is_deleting]
         found = {key: hold for key in ready if (hold := self._hold(key, now)) is not None}
