@@ -116,8 +116,17 @@ class ServiceRanges:
         )
 
     async def _make_default(self) -> None:
-        if self._registry.cache(RANGES).get(DEFAULT_NAME) is None:
-            document = {"metadata": {"name": DEFAULT_NAME}, "spec": {"cidrs": list(self._networks)}}
+        found = self._registry.cache(RANGES).get(DEFAULT_NAME)
+        networks = list(self._networks)
+        if found is not None:
+            cidrs = found.document["spec"]["cidrs"]
+            if len(cidrs) < len(networks) and networks[: len(cidrs)] == cidrs:
+                # The cluster has been given its second family.
+                spec = {**found.document["spec"], "cidrs": networks}
+                call = self._call(DEFAULT_NAME, address=False)
+                await self._registry.amend(call, lambda document: {**document, "spec": spec})
+        else:
+            document = {"metadata": {"name": DEFAULT_NAME}, "spec": {"cidrs": networks}}
             call = self._call(DEFAULT_NAME, address=False)
             await self._registry.create(call, self._registry.pipeline.decode(call, document))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,9 +60,8 @@ async def test_a_type_may_become_every_other(http: Http, was: str, now: str) -> 
     assert answer.status == 200, answer.body
     after = answer.body["spec"]
     assert allocated(after) == ALLOCATED[now]
-    for field in ("clusterIP",):
-        if field in ALLOCATED[was] & ALLOCATED[now]:
-            assert after[field] == before[field]
+    if "clusterIP" in ALLOCATED[was] & ALLOCATED[now]:
+        assert after["clusterIP"] == before["clusterIP"]
     if "nodePort" in ALLOCATED[was] & ALLOCATED[now]:
         assert after["ports"][0]["nodePort"] == before["ports"][0]["nodePort"]
     # What the old type had and the new one has not is free again.
@@ -124,7 +125,32 @@ async def test_endpoints_by_hand_may_be_of_a_family_the_cluster_has_not(http: Ht
     assert refused.status == 422 and "not configured for dual-stack" in refused.body["message"]
 
 
-async def test_both_families_make_one_service_range_object(both: Http) -> None:
+async def test_a_cluster_may_be_given_its_second_family_later(tmp_path: Path) -> None:
+    storage, four = f"sqlite:{tmp_path / 'state.db'}", "10.96.0.0/16"
+    path = "/apis/networking.k8s.io/v1/servicecidrs/kubernetes"
+
+    async def cidrs(http: Http) -> list[str]:
+        found = await http("GET", path)
+        return found.body["spec"]["cidrs"] if found.status == 200 else []
+
+    async def until(http: Http, wanted: list[str]) -> None:
+        async with asyncio.timeout(10):
+            while await cidrs(http) != wanted:
+                await asyncio.sleep(0.01)
+
+    async with api_server(storage=storage, data_dir=tmp_path) as server, connected(server) as http:
+        first = (await http("POST", SERVICES, service("web"))).body["spec"]
+        await until(http, [four])
+    async with (
+        api_server(storage=storage, data_dir=tmp_path, service_cidr=f"{four},fd00:10:96::/112") as server,
+        connected(server) as http,
+    ):
+        await until(http, [four, "fd00:10:96::/112"])
+        two = (await patched(http, "web", {"ipFamilyPolicy": "PreferDualStack"})).body["spec"]
+        assert two["clusterIPs"][0] == first["clusterIP"] and len(two["clusterIPs"]) == 2
+
+
+async def test_addresses_of_both_families_are_given_once(both: Http) -> None:
     made = (await both("POST", SERVICES, service("web", ipFamilyPolicy="RequireDualStack"))).body["spec"]
     taken = await both("POST", SERVICES, service("twice", clusterIPs=[made["clusterIPs"][1]], ipFamilies=["IPv6"]))
     assert taken.status == 422 and "provided IP is already allocated" in taken.body["message"]
