@@ -4,9 +4,11 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from pilotage.cli.__main__ import run
 
@@ -15,9 +17,10 @@ COMPONENTS = ("apiserver", "controllers", "scheduler", "agent", "proxy", "dns", 
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("PILOTAGE_HOME", str(tmp_path))
-    return tmp_path
+    yield tmp_path
+    structlog.reset_defaults()  # a component that began to run logs to a stream that is gone with the test
 
 
 @pytest.mark.parametrize("command", CLUSTER + COMPONENTS)
@@ -37,6 +40,7 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
         ["apiserver", "backup"],
         ["apiserver", "restore"],
         ["dns", "check"],
+        ["proxy", "check"],
         ["dns", "import-corefile"],
         ["dns", "ndots"],
     ],
@@ -61,6 +65,10 @@ def test_every_command_of_a_group_too(arguments: list[str], capsys: pytest.Captu
         pytest.param(["down", "--name", ""], 2, "name '' must be", id="a name that is the directory of all"),
         pytest.param(["logs", "dns-n1"], 1, "there is none at all", id="no such log"),
         pytest.param(["apiserver", "--listen", "here"], 2, "not ADDRESS:PORT", id="an address that is none"),
+        pytest.param(
+            ["apiserver", "--service-cidr", "10.96.0.0/16,10.97.0.0/16"], 2, "one of each family", id="a family twice"
+        ),
+        pytest.param(["apiserver", "--node-ports", "40000-30000"], 2, "not FIRST-LAST", id="ports backwards"),
         pytest.param(["apiserver", "backup", "/tmp/x", "--data-dir", "/nonexistent"], 1, "no store", id="no store"),
         pytest.param(["apiserver", "restore", "/nonexistent"], 1, "no backup", id="no backup"),
         pytest.param(
