@@ -39,6 +39,7 @@ from pilotage.agent.runtime.cgroup import ControlGroups
 from pilotage.agent.runtime.oci import OCIRuntime
 from pilotage.agent.services import NodeServices
 from pilotage.agent.static_pods import StaticPods
+from pilotage.agent.sub_paths import SubPaths
 from pilotage.agent.volumes import Volumes
 from pilotage.agent.worker import PodWorker
 from pilotage.api import quantity
@@ -179,6 +180,7 @@ class Agent:
             references=self._references,
             node=lambda: self._facts,
             mounts=self._mounts,
+            sub_paths=SubPaths(config.run_dir / "subpaths", self._mounts),
             clock=clock,
         )
         setup = ContainerSetup(

@@ -23,7 +23,7 @@ from pilotage.agent.images import USUAL_PATH, Image, host_image
 from pilotage.agent.mounts import Mounts
 from pilotage.agent.references import References
 from pilotage.agent.rootfs import RootFSMaker
-from pilotage.agent.volumes import Volumes, sub_path
+from pilotage.agent.volumes import Volumes
 from pilotage.api import quantity
 from pilotage.api.core_v1 import (
     Capabilities,
@@ -299,19 +299,21 @@ class ContainerSetup:
         pod = context.pod
         volumes = {volume.name: volume for volume in pod.spec.volumes}
         found: list[Mount] = []
-        for wanted in container.volume_mounts:
+        for index, wanted in enumerate(container.volume_mounts):
             volume = volumes.get(wanted.name)
             if volume is None:
                 raise FieldError(f'volume "{wanted.name}" of the container is not defined in the pod')
             source = self._volumes.path(pod.metadata.uid, volume)
             relative = wanted.sub_path or _expanded(wanted, variables)
             if relative:
-                source = sub_path(source, relative)
+                source = self._volumes.sub_paths.bind(pod.metadata.uid, container.name, index, source, relative)
             elif volume.host_path is not None and not volume.host_path.type:
                 # No type, no promise: what is missing becomes a directory, as container engines have it.
                 with contextlib.suppress(FileExistsError):
                     source.mkdir(parents=True, mode=0o755)
             access = "ro" if wanted.read_only or _is_api_volume(volume) else "rw"
+            if wanted.recursive_read_only in ("Enabled", "IfPossible"):
+                access = "rro"  # with everything mounted below (KEP-3857)
             propagation = {"HostToContainer": "rslave", "Bidirectional": "rshared"}.get(
                 wanted.mount_propagation, "rprivate"
             )

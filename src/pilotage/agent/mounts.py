@@ -6,10 +6,11 @@ agent's mount namespace, `FakeMounts` makes directories and remembers. The syste
 """
 
 import os
+import stat
 from pathlib import Path
 from typing import Protocol
 
-from pilotage.network.namespaces import MS_NODEV, MS_NOSUID, mount, unmount
+from pilotage.network.namespaces import MS_BIND, MS_NODEV, MS_NOSUID, MS_REC, mount, unmount
 
 
 class Mounts(Protocol):
@@ -21,6 +22,14 @@ class Mounts(Protocol):
 
     def tmpfs(self, target: Path, *, mode: int = 0o755, size_bytes: int = 0) -> None:
         """A fresh tmpfs on `target`; `size_bytes` 0 means the kernel's default, half of the memory."""
+        ...
+
+    def bind(self, fd: int, target: Path) -> None:
+        """Show what `fd` was opened on, and what is mounted below it, at `target`."""
+        ...
+
+    def unbind(self, target: Path) -> None:
+        """Undo `bind`; no error when nothing is bound."""
         ...
 
     def detach(self, target: Path) -> None:
@@ -45,6 +54,13 @@ class KernelMounts:
         target.mkdir(parents=True, exist_ok=True)
         size = f",size={size_bytes}" if size_bytes else ""
         mount("tmpfs", str(target), "tmpfs", MS_NOSUID | MS_NODEV, f"mode={mode:o}{size}")
+
+    def bind(self, fd: int, target: Path) -> None:
+        _make_like(fd, target)
+        mount(f"/proc/self/fd/{fd}", str(target), "", MS_BIND | MS_REC)
+
+    def unbind(self, target: Path) -> None:
+        unmount(str(target))
 
     def detach(self, target: Path) -> None:
         while self.is_mount(target):
@@ -73,11 +89,26 @@ class FakeMounts:
         target.mkdir(parents=True, exist_ok=True)
         self.targets.add(target)
 
+    def bind(self, fd: int, target: Path) -> None:
+        _make_like(fd, target)
+        self.targets.add(target)
+
+    def unbind(self, target: Path) -> None:
+        self.targets.discard(target)
+
     def detach(self, target: Path) -> None:
         self.targets.discard(target)
 
     def is_mount(self, path: Path) -> bool:
         return path in self.targets
+
+
+def _make_like(fd: int, target: Path) -> None:
+    """A place for a directory to be bound to, or for anything else."""
+    if stat.S_ISDIR(os.fstat(fd).st_mode):
+        target.mkdir(exist_ok=True, mode=0o700)
+    else:
+        target.touch(mode=0o600)
 
 
 def _escaped(path: str) -> str:

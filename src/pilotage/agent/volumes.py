@@ -8,6 +8,7 @@ Below the data directory: `pods/<uid>/volumes/<name>`.
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import shutil
 import stat
@@ -17,12 +18,13 @@ from pathlib import Path
 
 import msgspec
 
-from pilotage.agent.core import fields, payload, timestamps
+from pilotage.agent.core import fields, payload, qos, timestamps
 from pilotage.agent.core.fields import NodeFacts
 from pilotage.agent.core.payload import Payload
 from pilotage.agent.errors import MountFailure
 from pilotage.agent.mounts import Mounts
 from pilotage.agent.references import References
+from pilotage.agent.sub_paths import SubPaths
 from pilotage.api import quantity
 from pilotage.api.codec import encode
 from pilotage.api.core_v1 import (
@@ -39,6 +41,7 @@ from pilotage.client import Client, ConnectionFailed
 from pilotage.kit.clock import SYSTEM_CLOCK, Clock
 from pilotage.kit.errors import PilotageError
 
+TOKEN_AGE_S_MAX = 24 * 3600.0  # and however long it lives
 TOKEN_REFRESH_SHARE = 0.8  # of its life after which a token is replaced, as the kubelet does
 
 
@@ -63,9 +66,11 @@ class Volumes:
         references: References,
         node: Callable[[], NodeFacts],
         mounts: Mounts,
+        sub_paths: SubPaths,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._mounts = mounts
+        self.sub_paths = sub_paths
         self._pods_dir = pods_dir
         self._client = client
         self._references = references
@@ -96,6 +101,7 @@ class Volumes:
 
     def unmount(self, uid: str) -> None:
         """Take every volume of the pod away, with its contents (not a hostPath's). Blocking."""
+        self.sub_paths.release(uid)
         directory = self._pods_dir / uid / "volumes"
         if directory.is_dir():
             for path in directory.iterdir():
@@ -112,14 +118,21 @@ class Volumes:
         if volume.persistent_volume_claim is not None:
             raise MountFailure(f'volume "{volume.name}": persistentVolumeClaim is not supported by this node')
         gid = pod.spec.security_context.fs_group
+        if volume.empty_dir is not None:
+            await asyncio.to_thread(_make_empty_dir, self._mounts, path, pod, volume)
+            return
         files = await self._payload(pod, volume)
-        if files is None:
-            await asyncio.to_thread(_make_empty_dir, self._mounts, path, volume, gid)
-        else:
-            await asyncio.to_thread(write_payload, path, files, gid)
+        # What is secret, or may be, is never written to a disk.
+        in_memory = volume.config_map is None
+        await asyncio.to_thread(self._write, path, files, gid, in_memory)
 
-    async def _payload(self, pod: Pod, volume: Volume) -> Payload | None:
-        """The files of the volume; None for an emptyDir."""
+    def _write(self, path: Path, files: Payload, gid: int | None, in_memory: bool) -> None:
+        if in_memory and not self._mounts.is_mount(path):
+            self._mounts.tmpfs(path)
+        write_payload(path, files, gid)
+
+    async def _payload(self, pod: Pod, volume: Volume) -> Payload:
+        """The files of the volume. Raises `MountFailure` for a type that is not one of these."""
         if (config_map := volume.config_map) is not None:
             return await self._config_map(
                 pod, config_map.name, config_map.items, config_map.default_mode, optional=config_map.optional
@@ -135,7 +148,7 @@ class Volumes:
             for source in projected.sources:
                 files |= await self._project(pod, volume.name, source, projected.default_mode)
             return files
-        return None
+        raise MountFailure(f'volume "{volume.name}": its type is not supported by this node')
 
     async def _project(self, pod: Pod, volume: str, source: VolumeProjection, mode: int) -> Payload:
         if (one := source.config_map) is not None:
@@ -146,10 +159,12 @@ class Volumes:
             return self._downward(pod, source.downward_api.items, mode)
         if (token := source.service_account_token) is not None:
             text = await self._token(pod, volume, token)
-            # KEP-1205: readable by the pod's user; without an fsGroup root's file is still only for its owner.
-            shared = pod.spec.security_context.fs_group is not None or _runs_as_other(pod)
-            return {payload.safe_path(token.path): payload.File(content=text.encode(), mode=0o644 if shared else 0o600)}
-        return {}
+            # KEP-1205: for the pod's one user or its group alone; for everybody in the pod if there is neither.
+            uid = _only_user(pod)
+            owned = uid is not None or pod.spec.security_context.fs_group is not None
+            file = payload.File(content=text.encode(), mode=0o600 if owned else mode, uid=uid)
+            return {payload.safe_path(token.path): file}
+        raise MountFailure(f'volume "{volume}": a source is of a type that is not supported by this node')
 
     async def _config_map(
         self, pod: Pod, name: str, items: tuple[KeyToPath, ...], mode: int, *, optional: bool
@@ -214,7 +229,8 @@ class Volumes:
         except (ApiError, ConnectionFailed) as error:
             raise MountFailure(f"failed to fetch token: {error}") from error
         expires_at = timestamps.from_text(answer.status.expiration_timestamp)
-        self._tokens[key] = _Token(text=answer.status.token, refresh_at=now + (expires_at - now) * TOKEN_REFRESH_SHARE)
+        life_s = min((expires_at - now) * TOKEN_REFRESH_SHARE, TOKEN_AGE_S_MAX)
+        self._tokens[key] = _Token(text=answer.status.token, refresh_at=now + life_s)
         return answer.status.token
 
 
@@ -227,11 +243,14 @@ class _TokenAnswer(msgspec.Struct, frozen=True):
     status: _TokenStatus
 
 
-def _runs_as_other(pod: Pod) -> bool:
-    """Whether some container runs as an ordinary user, who could not read root's file."""
-    users = [pod.spec.security_context.run_as_user]
-    users += [one.security_context.run_as_user for one in (*pod.spec.init_containers, *pod.spec.containers)]
-    return any(users)
+def _only_user(pod: Pod) -> int | None:
+    """The user that every container says it runs as; None if they do not say, or not the same."""
+    shared = pod.spec.security_context.run_as_user
+    users = {
+        shared if one.security_context.run_as_user is None else one.security_context.run_as_user
+        for one in (*pod.spec.init_containers, *pod.spec.containers)
+    }
+    return users.pop() if len(users) == 1 else None
 
 
 def write_payload(directory: Path, files: Payload, gid: int | None) -> bool:
@@ -242,8 +261,8 @@ def write_payload(directory: Path, files: Payload, gid: int | None) -> bool:
     """
     if gid is not None:
         # Whoever is in the group may read, whatever the mode says (fsGroup).
-        files = {name: payload.File(content=one.content, mode=one.mode | 0o440) for name, one in files.items()}
-    if _current_payload(directory) == files:
+        files = {name: dataclasses.replace(one, mode=one.mode | 0o440) for name, one in files.items()}
+    if _current_payload(directory) == {name: (one.content, one.mode) for name, one in files.items()}:
         return False
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o755)
@@ -255,8 +274,7 @@ def write_payload(directory: Path, files: Payload, gid: int | None) -> bool:
         path = fresh / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(file.content)
-        if gid is not None:
-            os.chown(path, -1, gid)
+        os.chown(path, -1 if file.uid is None else file.uid, -1 if gid is None else gid)
         path.chmod(file.mode)
     data = directory / "..data"
     before = Path(os.readlink(data)).name if data.is_symlink() else ""
@@ -276,26 +294,31 @@ def write_payload(directory: Path, files: Payload, gid: int | None) -> bool:
     return True
 
 
-def _current_payload(directory: Path) -> Payload | None:
+def _current_payload(directory: Path) -> dict[str, tuple[bytes, int]] | None:
+    """path → (content, mode); None before the first time."""
     data = directory / "..data"
     if not data.is_symlink():
         return None
     root = data.resolve()
     return {
-        str(path.relative_to(root)): payload.File(content=path.read_bytes(), mode=stat.S_IMODE(path.stat().st_mode))
+        str(path.relative_to(root)): (path.read_bytes(), stat.S_IMODE(path.stat().st_mode))
         for path in root.rglob("*")
         if path.is_file()
     }
 
 
-def _make_empty_dir(mounts: Mounts, path: Path, volume: Volume, gid: int | None) -> None:
+def _make_empty_dir(mounts: Mounts, path: Path, pod: Pod, volume: Volume) -> None:
     """Once: what the containers later do to the directory is theirs."""
-    source = volume.empty_dir
-    if source is not None and source.medium == "Memory":
+    gid, source = pod.spec.security_context.fs_group, volume.empty_dir
+    assert source is not None
+    if source.medium not in ("", "Memory"):
+        raise MountFailure(f'volume "{volume.name}": storage medium "{source.medium}" is not supported by this node')
+    if source.medium == "Memory":
         if mounts.is_mount(path):
             return
-        size_bytes = quantity.whole(source.size_limit) if source.size_limit else 0
-        mounts.tmpfs(path, mode=0o777, size_bytes=size_bytes)
+        # What lies in it is charged to the pod, whose limit it cannot exceed.
+        sizes = [qos.pod_limits(pod).get("memory", 0), quantity.whole(source.size_limit or "0")]
+        mounts.tmpfs(path, mode=0o777, size_bytes=min(filter(None, sizes), default=0))
     else:
         if path.is_dir():
             return
@@ -339,16 +362,3 @@ def _check_host_path(source: HostPathVolumeSource) -> None:
     check = checks.get(source.type)
     if check is not None and not check():
         raise _UnfitError(f"hostPath type check failed: {source.path} is not a {_CALLED[source.type]}")
-
-
-def sub_path(root: Path, relative: str) -> Path:
-    """A path inside a volume, made if it is missing; raises `MountFailure` if it leads out of the volume."""
-    target = root / relative
-    resolved = Path(os.path.realpath(target))
-    inside = Path(os.path.realpath(root))
-    if not resolved.is_relative_to(inside):
-        raise MountFailure(f"subPath {relative!r} leads out of its volume")
-    if not resolved.exists():
-        with contextlib.suppress(FileExistsError):
-            resolved.mkdir(parents=True, mode=0o750)
-    return resolved

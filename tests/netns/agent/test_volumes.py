@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from pilotage.api.core_v1 import Pod
+from pilotage.agent.agent import is_privileged
+from pilotage.api.codec import convert, encode
+from pilotage.api.core_v1 import Pod, Secret
 
 from .conftest import NodeUnderTest
 from .test_pods import events_of, eventually, has_phase, is_ready, only, printed
@@ -144,3 +146,70 @@ async def test_a_claim_is_told_to_be_unsupported(node: NodeUnderTest) -> None:
     await node.create("claimed", pod_with(claim))
     message = await failure(node, "claimed", "FailedMount")
     assert message == 'volume "v": persistentVolumeClaim is not supported by this node'
+
+
+@pytest.mark.parametrize(
+    ("volume", "message"),
+    [
+        pytest.param(
+            {"nfs": {"server": "10.0.0.1", "path": "/"}}, "its type is not supported by this node", id="network storage"
+        ),
+        pytest.param(
+            {"emptyDir": {"medium": "HugePages"}}, 'storage medium "HugePages" is not supported by this node',
+            id="huge pages",
+        ),
+    ],
+)  # fmt: skip
+async def test_what_the_node_cannot_mount_is_told(node: NodeUnderTest, volume: dict[str, Any], message: str) -> None:
+    spec = pod_with(volume) | {"nodeName": "n1", "automountServiceAccountToken": False}
+    spec["containers"][0]["image"] = "localhost/host"
+    document = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "unusual"}, "spec": spec}
+    await node.client.request("POST", "/api/v1/namespaces/default/pods", body=encode(document))
+    assert await failure(node, "unusual", "FailedMount") == f'volume "v": {message}'
+    await node.create("usual", pod_with({"emptyDir": {}}))
+    assert is_ready(await node.wait("usual", is_ready))
+
+
+async def test_what_is_secret_is_never_on_a_disk(node: NodeUnderTest) -> None:
+    document = {"metadata": {"name": "key", "namespace": "default"}, "data": {"a": "aHVzaA=="}}
+    await node.client.create(convert(Secret, document))
+    labels = {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}
+    kinds = {
+        "secret": {"secret": {"secretName": "key", "defaultMode": 0o400}},
+        "projected": {"projected": {"sources": [{"secret": {"name": "key"}}]}},
+        "downward": {"downwardAPI": {"items": [labels]}},
+        "disk": {"emptyDir": {}},
+    }
+    volumes = [{"name": name} | source for name, source in kinds.items()]
+    mounts = [{"name": name, "mountPath": f"/v/{name}"} for name in kinds]
+    script = "for i in /v/*; do echo $i $(stat -f -c %T $i); done; stat -L -c 'mode %a' /v/secret/a"
+    container = {"name": "c", "command": ["sh", "-c", script], "volumeMounts": mounts}
+    await node.create("secretive", {"containers": [container], "volumes": volumes, "restartPolicy": "Never"})
+    log = await printed(node, await node.wait("secretive", has_phase("Succeeded")), "mode 400")
+    for name in ("secret", "projected", "downward"):
+        assert f" F /v/{name} tmpfs\n" in log
+    assert " F /v/disk tmpfs\n" not in log
+
+
+@pytest.mark.skipif(not is_privileged(), reason="in a user namespace there is only one user")
+@pytest.mark.parametrize(
+    ("security", "expected"),
+    [
+        pytest.param({}, "0 0 644", id="nobody in particular"),
+        pytest.param({"runAsUser": 1000}, "1000 0 600", id="the one user of the pod"),
+        pytest.param({"fsGroup": 2000}, "0 2000 640", id="the pod's group"),
+    ],
+)
+async def test_a_token_belongs_to_who_needs_it(node: NodeUnderTest, security: dict[str, int], expected: str) -> None:
+    sources = [{"serviceAccountToken": {"path": "token", "expirationSeconds": 600}}]
+    spec = pod_with({"projected": {"sources": sources}}, "stat -L -c '%u %g %a' /v/token; wc -c < /v/token")
+    await node.create("bearer", spec | {"securityContext": security})
+    log = await printed(node, await node.wait("bearer", has_phase("Succeeded")), " F ")
+    assert f" F {expected}\n" in log
+
+
+@pytest.mark.skipif(not is_privileged(), reason="in a user namespace there is only one user")
+async def test_an_ordinary_user_may_write_where_a_sub_path_was_made(node: NodeUnderTest) -> None:
+    spec = pod_with({"emptyDir": {}}, "echo x > /v/x && cat /v/x", subPath="deep/er")
+    await node.create("ordinary", spec | {"securityContext": {"runAsUser": 1000}})
+    await printed(node, await node.wait("ordinary", has_phase("Succeeded")), " F x\n")

@@ -22,6 +22,7 @@ class File:
 
     content: bytes
     mode: int
+    uid: int | None = None  # its owner; None: the agent
 
 
 Payload = dict[str, File]  # path relative to the volume → file
