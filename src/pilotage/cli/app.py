@@ -6,7 +6,7 @@ the time `--help` takes.
 
 import typer
 
-from pilotage.cli.commands import apiserver, cluster, components, demo, dns, image, look
+from pilotage.cli.commands import apiserver, cluster, components, demo, dns, image, look, proxy
 
 app = typer.Typer(
     name="pilotage",
@@ -26,3 +26,4 @@ demo.register(app)
 apiserver.register(app)
 components.register(app)
 dns.register(app)
+proxy.register(app)

@@ -13,6 +13,7 @@ Specifications: Service and EndpointSlice API; KEP-752, KEP-1669, KEP-1672, KEP-
 """
 
 from pilotage.proxy.backends.registry import NAMES as BACKEND_NAMES
-from pilotage.proxy.proxier import Config, Proxier, cleanup, run
+from pilotage.proxy.checker import Verdict, check
+from pilotage.proxy.proxier import Config, Proxier, cleanup, make_backend, run
 
-__all__ = ["BACKEND_NAMES", "Config", "Proxier", "cleanup", "run"]
+__all__ = ["BACKEND_NAMES", "Config", "Proxier", "Verdict", "check", "cleanup", "make_backend", "run"]

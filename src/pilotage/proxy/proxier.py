@@ -32,18 +32,18 @@ from pilotage.proxy.core.layout import Surroundings
 from pilotage.proxy.core.model import Problem, service_ports
 from pilotage.proxy.core.plan import Delta, Planner
 from pilotage.proxy.core.slim import slim_slice
-from pilotage.proxy.core.topology import NodeView
+from pilotage.proxy.core.topology import ZONE_LABEL, NodeView
 from pilotage.proxy.errors import BackendError
 from pilotage.proxy.health import HealthChecks
 from pilotage.telemetry import get_logger
 
-ZONE_LABEL = "topology.kubernetes.io/zone"
 _SERVICE_INDEX = "service"
 _UDP = 17
 _RETRY = Backoff(initial_s=0.05, max_s=5.0)
 # Planning this many Services takes about 10 ms; then the loop lets others run.
 _PLANNED_AT_ONCE = 100
 _DRIFT_LOGGED_MAX = 20
+_EVENT_TEXT_MAX = 1000  # the API takes messages of 1,024 bytes
 _PROBLEMS_MAX = 10  # told about one Service: a slice may hold a thousand wrong addresses, and one says it all
 
 R = TypeVar("R")
@@ -326,10 +326,12 @@ class Proxier:
         for one in drift:
             metrics.DRIFT.labels(kind=one.kind).inc()
         if drift:
-            shown = [f"{one.family} {one.set or 'structure'} {one.kind}: {one.element}" for one in drift]
-            _log.warning("drift repaired", differences=len(drift), first=shown[:_DRIFT_LOGGED_MAX])
+            shown = [one.text() for one in drift[:_DRIFT_LOGGED_MAX]]
+            by = drift[0].by
+            _log.warning("drift repaired", differences=len(drift), first=shown, by=by)
             node = ObjectReference(api_version="v1", kind="Node", name=self.config.node, uid=UID(self.config.node))
-            self._events.warning(node, "ServiceRulesRepaired", f"{len(drift)} differences, first: {shown[0]}")
+            named = f"{len(drift)} differences, first: {shown[0]}" + (f"; changed by {by}" if by else "")
+            self._events.warning(node, "ServiceRulesRepaired", named[:_EVENT_TEXT_MAX])
 
 
 async def _in_thread(function: Callable[..., R], *arguments: object) -> R:

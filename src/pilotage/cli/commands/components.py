@@ -4,7 +4,6 @@ Each command builds the component's own Config from flags and runs it until SIGT
 cluster on this machine, a unit file or a manifest does elsewhere with these.
 """
 
-import asyncio
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +23,6 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: pilotage agent --kubeconfig agent.kubeconfig --node worker-1 --node-ip 10.0.0.5")(
         agent
     )
-    app.command(epilog="Example: pilotage proxy --kubeconfig proxy.kubeconfig --node worker-1")(proxy)
     app.command(epilog="Example: pilotage loadbalancer --kubeconfig lb.kubeconfig --node worker-1 --interface eth0")(
         loadbalancer
     )
@@ -118,6 +116,8 @@ def agent(
     )
 
     async def main(client: Client, ready: Ready) -> None:
+        import asyncio
+
         going_down = asyncio.Event()
         if config.shutdown:  # Ctrl-C still ends the agent alone
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, going_down.set)
@@ -135,29 +135,6 @@ def _periods(text: str) -> tuple[tuple[int, float], ...]:
         return tuple((int(priority), float(seconds)) for priority, seconds in pairs)
     except ValueError:
         raise UsageError(f"--shutdown-by-priority {text!r} must be PRIORITY=SECONDS, separated by commas") from None
-
-
-def proxy(
-    kubeconfig: Kubeconfig,
-    node: Node,
-    cluster_cidr: Annotated[
-        str, typer.Option(help="Addresses of all pods; traffic from elsewhere is masqueraded.")
-    ] = "",
-    backend: Annotated[
-        str,
-        typer.Option(
-            help="nftables, iptables, iptables-legacy or iptables-nft; iptables is the flavour the host calls so."
-        ),
-    ] = "nftables",
-    log_level: LogLevel = "info",
-) -> int:
-    """Run the service proxy of one node."""
-    from pilotage.proxy import BACKEND_NAMES, Config, run
-
-    if backend not in BACKEND_NAMES:
-        raise typer.BadParameter(f"backend {backend!r} is none of {', '.join(BACKEND_NAMES)}")
-    config = Config(node=node, cluster_cidr=cluster_cidr, backend=backend)
-    return run_client("proxy", log_level, kubeconfig, lambda client, ready: run(config, client, on_ready=ready))
 
 
 def gateway(

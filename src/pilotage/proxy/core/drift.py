@@ -27,6 +27,10 @@ class Drift:
     by: str = ""  # the processes that changed rules since the last look; empty: not known
     element: str  # as nft prints it; empty for what exceeds `NAMED_MAX`
 
+    def text(self) -> str:
+        """One line for people."""
+        return f"{self.family} {self.set or 'structure'} {self.kind}: {self.element or '…'}"
+
 
 def compare(plan: Plan, actual: Mapping[SetId, Mapping[bytes, ElementValue]]) -> tuple[Delta, tuple[Drift, ...]]:
     """What repairs `actual`, and the same for people, sorted."""

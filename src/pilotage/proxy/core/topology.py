@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from pilotage.proxy.core.model import Endpoint, ServicePort
 
+ZONE_LABEL = "topology.kubernetes.io/zone"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeView:

@@ -1,0 +1,131 @@
+"""What the proxy does when its surroundings fail or lie to it; nf_tables in memory, everything else real."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from pilotage.api.core_v1 import Event, Node
+from pilotage.api.meta_v1 import ObjectMeta
+from pilotage.apiserver import Config, run
+from pilotage.client import Client
+from pilotage.kit.tasks import task_set
+from pilotage.nft.core.objects import DeleteElements, Transaction
+from pilotage.proxy.core.layout import sets, table
+from pilotage.proxy.core.model import Problem, service_ports
+from pilotage.testing.cluster import ApiServer
+from pilotage.testing.etcd import free_port
+from pilotage.testing.services import make_service, make_slice
+
+from .test_proxier import DEADLINE_S, SERVICE, VIP, World, api, endpoints, running, until, write
+
+__all__ = ["api"]  # the fixture
+
+
+@asynccontextmanager
+async def server(data_dir: Path, port: int) -> AsyncIterator[Client]:
+    """An API server that can come back where it was."""
+    config = Config(data_dir=data_dir, storage=f"sqlite:{data_dir / 'state.db'}", listen=("127.0.0.1", port))
+    async with task_set() as tasks:
+        ready = asyncio.Event()
+        tasks.start(run(config, on_ready=ready.set), name="apiserver")
+        async with asyncio.timeout(30):
+            await ready.wait()
+        async with Client.from_kubeconfig(data_dir / "admin.kubeconfig") as client:
+            yield client
+
+
+def lose_an_element(world: World) -> None:
+    services = sets("ip").services
+    key = services.key.encode(VIP, "tcp", 80)
+    world.backend.nft.apply(Transaction((DeleteElements(table("ip"), services, (key,)),)))
+
+
+async def told(client: Client, reason: str) -> str:
+    """The message of the first Event with this reason."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            found = [one.message for one in (await client.list(Event)).items if one.reason == reason]
+            if found:
+                return found[0]
+            await asyncio.sleep(0.01)
+
+
+async def test_without_the_api_rules_stay_and_are_kept_true(tmp_path: Path) -> None:
+    port = free_port()
+    async with server(tmp_path, port) as client:
+        await client.create(Node(metadata=ObjectMeta(name="n1")))
+        await write(client, SERVICE, make_slice(endpoints=["10.244.1.2"]))
+    async with AsyncExitStack() as outlives:
+        theirs = await outlives.enter_async_context(Client.from_kubeconfig(tmp_path / "admin.kubeconfig"))
+        async with server(tmp_path, port):
+            world = await outlives.enter_async_context(running(theirs, audit_interval_s=0.01))
+        lose_an_element(world)
+        await until(lambda: world.reached() == "10.244.1.2:8080")
+        async with server(tmp_path, port) as client:
+            await endpoints(client, "10.244.1.3")
+            await until(lambda: world.reached() == "10.244.1.3:8080")
+
+
+async def test_drift_is_named_in_an_event(api: ApiServer) -> None:
+    await write(api.client, SERVICE, make_slice(endpoints=["10.244.1.2"]))
+    async with running(api.client, audit_interval_s=0.01) as world:
+        lose_an_element(world)
+        message = await told(api.client, "ServiceRulesRepaired")
+        assert message.startswith("1 differences, first: ip services missing: 10.96.0.77 . tcp . 80")
+
+
+async def test_more_endpoints_than_there_is_room_for_disturb_nobody_else(api: ApiServer) -> None:
+    huge = make_service("huge", "10.96.0.78", ip_families=("IPv4",), ip_family_policy="SingleStack")
+    slices = [
+        make_slice(
+            "huge", [f"10.{200 + part // 256}.{part % 256}.{host}" for host in range(250)] * 4, name=f"huge-{part}"
+        )
+        for part in range(132)
+    ]
+    await write(api.client, SERVICE, make_slice(endpoints=["10.244.1.2"]))
+    await write(api.client, huge, *slices)
+    async with running(api.client) as world:
+        assert world.reached() == "10.244.1.2:8080"
+        assert world.reached("10.96.0.78:80").startswith("10.2")
+        assert "33000 endpoints, 32767 are used" in await told(api.client, "TooManyEndpoints")
+
+
+def test_addresses_that_are_none_are_named_and_the_others_used() -> None:
+    # No API server lets these pass; what a watch brings is not always written by one that validates.
+    good = make_slice(endpoints=["10.244.1.2"])
+    bad = make_slice(endpoints=["10.244.1.2", "fd00::1", "10.244.1.300", "nonsense"], name="web-2")
+    problems: list[Problem] = []
+    (port,) = service_ports(SERVICE, [good, bad], problems)
+    assert [one.address for one in port.endpoints] == ["10.244.1.2"]
+    assert {one.reason for one in problems} == {"InvalidEndpoint"}
+    assert "'fd00::1' in EndpointSlice web-2 is no IPv4 address" in [one.message for one in problems]
+
+
+async def test_names_at_their_limits(api: ApiServer) -> None:
+    long = make_service("s" * 63, "10.96.0.79", ip_families=("IPv4",), ip_family_policy="SingleStack")
+    await write(api.client, long, make_slice("s" * 63, ["10.244.1.2"], name="e" * 253))
+    async with running(api.client) as world:
+        assert world.reached("10.96.0.79:80") == "10.244.1.2:8080"
+
+
+async def test_a_service_may_become_any_other_type(api: ApiServer) -> None:
+    both = {"ip_families": ("IPv4",), "ip_family_policy": "SingleStack"}
+    service = make_service("web", VIP, ["80@30080"], type="NodePort", **both)
+    await write(api.client, service, make_slice(endpoints=["10.244.1.2"]))
+    async with running(api.client) as world:
+
+        async def become(spec: dict[str, object]) -> None:
+            await api.client.patch(type(SERVICE), "web", {"spec": spec}, namespace="default")
+
+        node_port = "10.89.0.11:30080"
+        assert world.reached(node_port) == "10.244.1.2:8080"
+        await become({"type": "ClusterIP", "ports": [{"port": 80, "protocol": "TCP", "targetPort": 80}]})
+        await until(lambda: world.reached(node_port) == node_port)
+        assert world.reached() == "10.244.1.2:8080"
+        await become({"type": "LoadBalancer", "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30080}]})
+        await until(lambda: world.reached(node_port) == "10.244.1.2:8080")
+        await become({"type": "ExternalName", "externalName": "example.test", "clusterIP": None, "clusterIPs": None})
+        await until(lambda: world.reached() == f"{VIP}:80" and world.reached(node_port) == node_port)
+        await become({"type": "ClusterIP", "externalName": None, "clusterIP": VIP})
+        await until(lambda: world.reached() == "10.244.1.2:8080")
