@@ -221,9 +221,7 @@ def _resize(course: _Course) -> None:
             course.put(msgspec.structs.replace(record, resizing=True))
             course.actions.append(ResizeContainer(name=record.name))
     state = course.state
-    if not state.resize_generation or any(
-        resize.is_due(one, state) or one.resizing or one.restart_asked for one in state.records
-    ):
+    if not state.resize_generation or resize.under_way(state):
         return
     told = resize.in_words(state.allocated, state.resize_generation)
     course.set(resize_generation=0)

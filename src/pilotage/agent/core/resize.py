@@ -102,10 +102,17 @@ def judge(pod: Pod, node: NodeView) -> Rejection | None:
 
 def is_due(record: ContainerRecord, state: PodState) -> bool:
     """A running container is held to something else than what was granted."""
+    return record.phase is ContainerPhase.RUNNING and _differs(record, state)
+
+
+def under_way(state: PodState) -> tuple[ContainerRecord, ...]:
+    """The containers that are not yet what was granted; none of them: a resize is complete."""
+    return tuple(one for one in state.records if one.resizing or one.restart_asked or _differs(one, state))
+
+
+def _differs(record: ContainerRecord, state: PodState) -> bool:
     wanted = state.allocated.get(record.name)
-    if record.phase is not ContainerPhase.RUNNING or record.resources is None or wanted is None:
-        return False
-    return record.resources != wanted
+    return record.is_running and None not in (record.resources, wanted) and record.resources != wanted
 
 
 def needs_restart(container: Container, record: ContainerRecord, state: PodState) -> bool:

@@ -314,7 +314,7 @@ def _resizes(state: PodState) -> dict[str, Finding]:
     found: dict[str, Finding] = {}
     if state.resize_pending:
         found["PodResizePending"] = (True, state.resize_pending, state.resize_message)
-    under_way = [one for one in state.records if resize.is_due(one, state) or one.resizing or one.restart_asked]
+    under_way = resize.under_way(state)
     if under_way:
         error = next((one.resize_error for one in under_way if one.resize_error), "")
         found["PodResizeInProgress"] = (True, "Error" if error else "", error)
