@@ -4,7 +4,6 @@ Apart from the commands because they all do the same. SIGTERM and Ctrl-C cancel 
 not outlive it.
 """
 
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +25,7 @@ def run_component(
 
     if level not in LEVELS:
         raise UsageError(f"log level {level!r} must be one of {', '.join(LEVELS)}")
-    configure_logging(level, component=name, stream=sys.stderr)
+    configure_logging(level, component=name)
     return run_async(lambda: main(lambda: get_logger().info("ready")), spawns_processes=spawns_processes)
 
 

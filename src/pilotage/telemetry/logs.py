@@ -13,10 +13,22 @@ _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 LEVELS = tuple(_LEVELS)
 
 
-def configure_logging(level: str = "info", *, component: str = "", stream: TextIO | None = None) -> None:
+class _StandardError:
+    """Standard error as it is when a line is written: loggers are kept, and what they were made on may be closed."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+_OUTPUT = cast(TextIO, _StandardError())
+
+
+def configure_logging(level: str = "info", *, component: str = "") -> None:
     """Once per process, before the first line; `component` is put into every line."""
-    output = stream or sys.stderr
-    pretty = output.isatty()
+    pretty = sys.stderr.isatty()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -27,7 +39,7 @@ def configure_logging(level: str = "info", *, component: str = "", stream: TextI
             structlog.dev.ConsoleRenderer(colors=True) if pretty else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS.get(level, 20)),
-        logger_factory=structlog.PrintLoggerFactory(output),
+        logger_factory=structlog.PrintLoggerFactory(_OUTPUT),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.clear_contextvars()
@@ -45,7 +57,7 @@ def _quiet() -> None:
             structlog.processors.KeyValueRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS["warning"]),
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(_OUTPUT),
         cache_logger_on_first_use=False,
     )
 
