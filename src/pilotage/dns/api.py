@@ -4,8 +4,6 @@ A kind of this component alone, which is why it does not stand in `pilotage.api`
 `manifests/dnsrecords.yaml` beside this file.
 """
 
-from __future__ import annotations
-
 from importlib import resources
 from typing import Any, ClassVar
 

@@ -8,6 +8,7 @@ tries again, where a closed port would look like a broken network.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import ipaddress
 import socket
@@ -52,6 +53,8 @@ CONSUMER = "dns"
 STREAM_BACKLOG = 512
 DRAIN_S = 5.0
 """For questions and connections that the next process cannot take over."""
+QUIET_CHECKS = 10
+"""A connection that was just accepted is counted a few turns of the loop later."""
 _log = get_logger()
 
 
@@ -227,15 +230,21 @@ class Server:
                     duplicate.close()
         for listener in self._datagrams:
             listener.pause()
+        loop = asyncio.get_running_loop()
+        for bound in self._bound:
+            with contextlib.suppress(RuntimeError):  # uvloop accepts and serves in one turn
+                loop.remove_reader(bound.streams.fileno())
+        await asyncio.sleep(0.05)  # asyncio takes a few turns from accepting to serving, and forgets those if closed
         for server in self._servers:
             server.close()
         relief.close()
         _log.info("relieved, finishing what was begun")
         deadline = self._clock.monotonic() + DRAIN_S
-        while self._clock.monotonic() < deadline and (  # noqa: ASYNC110 - counted in three places, once in a life
-            any(listener.pending for listener in self._datagrams) or (self._streams is not None and self._streams.open)
-        ):
+        quiet = 0
+        while self._clock.monotonic() < deadline and quiet < QUIET_CHECKS:
             await asyncio.sleep(0.02)
+            busy = any(listener.pending for listener in self._datagrams) or (self._streams and self._streams.open)
+            quiet = 0 if busy else quiet + 1
 
     def _leases(self) -> bytes:
         """Address → seconds, for whoever wants to give an address to another pod."""
