@@ -1,13 +1,16 @@
 """Reading many: lists, pages, selectors, watches, as API concepts describes them."""
 
 import asyncio
+import contextlib
 import gzip
 import json
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from pilotage.apiserver.core.options import encode_continue
+from pilotage.client import load_kubeconfig
 from pilotage.testing.wire import CONFIG_MAPS, PODS, Http, config_map, pod
 
 ALL = "/api/v1/configmaps"
@@ -296,3 +299,31 @@ async def test_a_list_whose_revision_is_gone_goes_on_from_another_moment_if_the_
     too_new = await http("GET", f"{CONFIG_MAPS}?resourceVersion=99999999")
     assert too_new.status == 504
     assert too_new.body["details"]["causes"][0]["reason"] == "ResourceVersionTooLarge"
+
+
+async def test_a_watch_over_http_1_0_is_told_in_plain_lines(http: Http) -> None:
+    url = urlsplit(http.server.url)
+    context = load_kubeconfig(http.server.kubeconfig_path).ssl_context()
+    reader, writer = await asyncio.open_connection(url.hostname, url.port, ssl=context)
+    path = f"{CONFIG_MAPS}?watch=true&fieldSelector=metadata.name%3Dnew"
+    writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+    async with asyncio.timeout(10):
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b" 200 " in head and b"chunked" not in head.lower()
+        await http("POST", CONFIG_MAPS, config_map("new"))
+        event = json.loads(await reader.readline())
+    assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", "new")
+    writer.close()
+
+
+async def test_many_watchers_see_every_change_once_and_in_order(http: Http) -> None:
+    # More than are told in one turn of the server's loop, while further changes come in.
+    watchers, changes = 35, 20
+    async with contextlib.AsyncExitStack() as stack:
+        path = f"{CONFIG_MAPS}?watch=true&resourceVersion={(await http('GET', CONFIG_MAPS)).version}"
+        streams = [await stack.enter_async_context(http.watch(path)) for _ in range(watchers)]
+        await asyncio.gather(*(http("POST", CONFIG_MAPS, config_map(f"m{number}")) for number in range(changes)))
+        seen = [[(await stream.next())["object"]["metadata"] for _ in range(changes)] for stream in streams]
+    versions = [[int(metadata["resourceVersion"]) for metadata in one] for one in seen]
+    assert versions[0] == sorted(set(versions[0])) and len(versions[0]) == changes
+    assert all(one == versions[0] for one in versions)

@@ -108,6 +108,23 @@ def test_scopes(quota: _Object, spec: _Object, *, expected: bool) -> None:
     assert in_scope(quota, "", "pods", pod(*containers, **spec)) is expected
 
 
+@pytest.mark.parametrize(
+    ("operator", "claim", "expected"),
+    [
+        ("In", {"spec": {"volumeAttributesClassName": "gold"}}, True),
+        ("In", {"spec": {"volumeAttributesClassName": "silver"}}, False),
+        ("In", {"spec": {}}, False),
+        ("In", {"spec": {}, "status": {"currentVolumeAttributesClassName": "gold"}}, True),
+        ("NotIn", {"spec": {"volumeAttributesClassName": "silver"}}, True),
+    ],
+)
+def test_claims_are_counted_by_the_class_of_their_attributes(operator: str, claim: _Object, *, expected: bool) -> None:
+    gold = {"scopeName": "VolumeAttributesClass", "operator": operator, "values": ["gold"]}
+    quota = {"scopeSelector": {"matchExpressions": [gold]}}
+    assert in_scope(quota, "", "persistentvolumeclaims", claim) is expected
+    assert not in_scope(quota, "", "pods", pod())
+
+
 def test_quotas_with_scopes_leave_other_kinds_alone() -> None:
     assert not in_scope({"scopes": ["BestEffort"]}, "", "services", {})
 

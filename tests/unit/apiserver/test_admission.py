@@ -174,6 +174,18 @@ def test_the_newest_default_ingress_class() -> None:
     assert "ingressClassName" not in world.review("Ingress", annotated)["spec"]
 
 
+def test_the_default_storage_class() -> None:
+    world = World()
+    claim = {**named("c", "default"), "spec": {}}
+    assert "storageClassName" not in world.review("PersistentVolumeClaim", copy.deepcopy(claim))["spec"]
+    annotations = {"storageclass.kubernetes.io/is-default-class": "true"}
+    world.put("storageclasses", named("fast", annotations=annotations), group="storage.k8s.io")
+    world.put("storageclasses", named("a"), group="storage.k8s.io")
+    assert world.review("PersistentVolumeClaim", copy.deepcopy(claim))["spec"]["storageClassName"] == "fast"
+    none = {**claim, "spec": {"storageClassName": ""}}  # which means: no class at all
+    assert world.review("PersistentVolumeClaim", none)["spec"]["storageClassName"] == ""
+
+
 def test_limit_ranges_fill_in_and_bound() -> None:
     world = World()
     limit = {
