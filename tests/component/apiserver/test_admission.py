@@ -177,3 +177,13 @@ async def test_limit_ranges_fill_in_and_bound_pods_and_claims(http: Http) -> Non
     claim = {"metadata": {"name": "c"}, "spec": spec}
     answer = await http("POST", "/api/v1/namespaces/default/persistentvolumeclaims", claim)
     assert "maximum storage usage per PersistentVolumeClaim is 1Gi, but request is 2Gi" in answer.body["message"]
+
+
+async def test_what_is_kept_and_not_acted_upon_says_so(http: Http) -> None:
+    path = "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations"
+    level = {"metadata": {"name": "a"}, "spec": {"type": "Exempt", "exempt": {}}}
+    created = await http("POST", path, level)
+    assert created.status == 201, created.body
+    assert "does not act on them" in created.headers["Warning"]
+    assert "Warning" not in (await http("GET", f"{path}/a")).headers
+    assert "Warning" not in (await http("DELETE", f"{path}/a")).headers

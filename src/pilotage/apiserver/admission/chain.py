@@ -23,6 +23,7 @@ from pilotage.apiserver.admission.priority import priority
 from pilotage.apiserver.admission.resource_quota import QuotaLedger
 from pilotage.apiserver.admission.service_account import service_account
 from pilotage.apiserver.admission.service_addresses import ServiceAddresses
+from pilotage.apiserver.admission.unheeded import unheeded
 from pilotage.apiserver.authentication import UserInfo
 from pilotage.apiserver.authorization import Authorizer, check_escalation
 from pilotage.apiserver.authorization.rbac import GROUP as RBAC_GROUP
@@ -43,6 +44,7 @@ PLUGINS: tuple[Plugin, ...] = (
     pod_topology,
     limit_ranger,
     pod_security,
+    unheeded,
 )
 
 
