@@ -32,7 +32,7 @@ from pilotage.proxy.backends.xtables import KernelXtables
 from pilotage.proxy.core.layout import Surroundings
 
 TIMEOUT_S = 2.0  # longer than any of these answers takes
-PATIENCE_S = 0.4  # for the test of a dropped packet: an answer that does come takes a thousandth of it
+PATIENCE_S = 0.25  # for the test of a dropped packet: an answer that does come takes a hundredth of it
 PODS = {"a": "n1", "b": "n1", "c": "n2"}
 NODES = ("n1", "n2")
 NAMESPACES = ("client", *NODES, *PODS)

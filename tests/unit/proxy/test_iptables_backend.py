@@ -141,6 +141,7 @@ def test_a_bent_chain_is_named_and_repaired(bend: Any, kind: str) -> None:
     name = ("filter", f"{PREFIX}REFUSE")
     xtables.chains["ip"][name] = bend(xtables.chains["ip"][name])
     assert {(one.set, one.kind) for one in backend.audit(plan, repair=False)} == {(" ".join(name), kind)}
+    assert backend.disturbed(), "a look alone repairs nothing"
     assert {(one.set, one.kind) for one in backend.audit(plan)} == {(" ".join(name), kind)}
     assert xtables.chains == before
     assert backend.audit(plan) == ()
@@ -277,3 +278,41 @@ def test_chains_have_names_that_the_kernel_takes() -> None:
     xtables = FakeXtables()
     make_backend(xtables).sync(planned(WEB))
     assert max(len(chain) for _, chain in xtables.chains["ip"]) <= 28
+
+
+def test_where_the_kernel_cannot_remember_clients_services_work_without_and_it_is_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Forgetful(FakeXtables):
+        def restore(self, family: str, text: str) -> None:
+            if "-m recent" in text:
+                raise BackendError("Extension recent revision 0 not supported, missing kernel module?")
+            super().restore(family, text)
+
+    sticky: World = (make_service(session_affinity="ClientIP"), [make_slice(endpoints=["10.244.1.2", "10.244.1.3"])])
+    for known_at_start in (True, False):
+        xtables, planner = Forgetful(), Planner(NODE)
+        backend = make_backend(xtables)
+        if known_at_start:
+            plan_one(planner, sticky)
+            planner.take()
+            backend.sync(planner.plan())
+        else:
+            backend.sync(planner.plan())
+            plan_one(planner, sticky)
+            backend.apply(planner.take())
+        assert sum("DNAT --to" in rule for rules in xtables.chains["ip"].values() for rule in rules) == 2
+        assert "sessionAffinity ClientIP is not kept" in capsys.readouterr().err
+
+
+def test_another_process_looks_and_writes_nothing() -> None:
+    class ReadOnly(FakeXtables):
+        def restore(self, family: str, text: str) -> None:
+            raise AssertionError(text)
+
+    sticky: World = (make_service(session_affinity="ClientIP"), [make_slice(endpoints=["10.244.1.2", "10.244.1.3"])])
+    xtables, looked_at = FakeXtables(), ReadOnly()
+    make_backend(xtables).sync(planned(sticky))
+    looked_at.chains = xtables.chains
+    assert make_backend(looked_at).audit(planned(sticky), repair=False) == ()
+    assert make_backend(looked_at).audit(planned(sticky, WEB), repair=False) != ()

@@ -8,6 +8,7 @@ every change, and the kernel remembers few sticky clients (`xt_recent.ip_list_to
 Specification: iptables-restore(8), iptables-extensions(8).
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from pilotage.nft.core.objects import ElementValue
 from pilotage.proxy.backends.xtables import Xtables
 from pilotage.proxy.core.drift import Drift
 from pilotage.proxy.core.fragment import Frontend, SetId, Target
-from pilotage.proxy.core.iptables import ChainName, Rules, RuleSet
+from pilotage.proxy.core.iptables import PROBE_RECENT, ChainName, Rules, RuleSet
 from pilotage.proxy.core.layout import Surroundings, sets
 from pilotage.proxy.core.plan import Delta, Plan
 from pilotage.proxy.core.restore import Changes, compare_chains, read_save, removal, repair
@@ -54,17 +55,20 @@ class IptablesBackend:
         self._overtaken = False  # somebody changed something before our last change
         # Chains that iptables-save spells otherwise than we do, as another version may: what we wrote, what it printed.
         self._spelled: dict[tuple[str, ChainName], tuple[Rules, Rules]] = {}
-        self._warned = False
+        self._remembers: dict[str, bool] = {}  # families probed, once a Service asked for affinity
 
     def sync(self, plan: Plan) -> int:
         self._load(plan)
-        self._warn_of_affinity(plan)
         started = self._clock.monotonic()
         changes = sum(self._repair(family, self._actual(family)) for family in self._families)
         self._looked(started, self._xtables.generation())
         return changes
 
     def apply(self, delta: Delta) -> None:
+        for family in self._families:
+            if _is_sticky(family, delta.added) and family not in self._remembers:
+                self._probe(family)
+                self._rules[family].remembers = self._remembers[family]
         for family, rules in self._rules.items():
             touched = rules.frontends.change(delta)
             changed = rules.update(touched, _cluster_ips(family, delta.deleted) | _cluster_ips(family, delta.added))
@@ -81,6 +85,9 @@ class IptablesBackend:
         return counted or self._clock.monotonic() >= self._look_at
 
     def audit(self, plan: Plan, *, repair: bool = True) -> tuple[Drift, ...]:
+        if not self._rules and not repair:
+            # A process that only looks must not probe the kernel: whoever wrote the rules did.
+            self._remembers = {family: "-m recent " in self._xtables.save(family) for family in self._families}
         if not self._rules:
             self._load(plan)
         started, generation = self._clock.monotonic(), self._xtables.generation()
@@ -93,6 +100,7 @@ class IptablesBackend:
                 self._repair(family, actual)
                 generation = self._xtables.generation()
         self._looked(started, generation)
+        self._overtaken = bool(found) and not repair  # what was seen and left is still to be repaired
         return tuple(found)
 
     def cleanup(self) -> None:
@@ -113,7 +121,13 @@ class IptablesBackend:
     # ── parts ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _load(self, plan: Plan) -> None:
-        self._rules = {family: RuleSet(family, self._surroundings) for family in self._families}
+        for family in self._families:
+            if _is_sticky(family, plan.elements) and family not in self._remembers:
+                self._probe(family)
+        self._rules = {
+            family: RuleSet(family, self._surroundings, remembers=self._remembers.get(family, True))
+            for family in self._families
+        }
         for rules in self._rules.values():
             rules.frontends.load(plan)
             rules.load()
@@ -150,20 +164,29 @@ class IptablesBackend:
         self._look_at = now + max((now - started) / _LOOKING_SHARE, 0.0 if generation is None else _LOOKING_ANYWAY_S)
         self._generation, self._overtaken = generation, False
 
-    def _warn_of_affinity(self, plan: Plan) -> None:
-        if self._warned or not any(rules.is_sticky for rules in self._rules.values()):
-            return
-        self._warned = True
+    def _probe(self, family: str) -> None:
+        """Find out whether this kernel can remember clients, and say what it cannot."""
         try:
+            for text in PROBE_RECENT:
+                self._xtables.restore(family, text)
+        except BackendError as error:
+            self._remembers[family] = False
+            _log.error("sessionAffinity ClientIP is not kept: no match `recent`", family=family, error=str(error))
+            return
+        self._remembers[family] = True
+        with contextlib.suppress(OSError, ValueError):  # not readable: nothing to tell
             clients_max = int(_CLIENTS_MAX.read_text())
-        except (OSError, ValueError):
-            return  # not loaded, or not readable: the kernel's own refusal tells more
-        _log.warning(
-            "sticky clients are few with iptables: the one longest silent is forgotten first",
-            clients_per_endpoint_max=clients_max,
-            set_at_boot="xt_recent.ip_list_tot",
-        )
+            _log.warning(
+                "clients beyond this many lose their endpoint, the one longest silent first",
+                clients_per_endpoint_max=clients_max,
+                set_at_boot="xt_recent.ip_list_tot",
+            )
 
 
 def _cluster_ips(family: str, elements: Mapping[SetId, Mapping[bytes, ElementValue]]) -> set[bytes]:
     return set(elements.get((family, sets(family).cluster_ips.name), ()))
+
+
+def _is_sticky(family: str, elements: Mapping[SetId, Mapping[bytes, ElementValue]]) -> bool:
+    own = sets(family)
+    return bool(elements.get((family, own.sticky.name)) or elements.get((family, own.sticky_node_ports.name)))

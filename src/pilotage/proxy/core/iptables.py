@@ -52,11 +52,20 @@ _NODE_PORTS_LOG2 = 6
 _NAME_LENGTH = 16  # a chain's name has 28 characters at most; 80 bits of hash keep 10^5 of them apart
 
 
+# Whether the kernel takes this tells whether it can remember clients; the second part leaves nothing behind.
+PROBE_RECENT = (
+    f"*nat\n:{PREFIX}PROBE - [0:0]\n-A {PREFIX}PROBE -m recent --set --name {PREFIX}PROBE -j RETURN\nCOMMIT\n",
+    f"*nat\n:{PREFIX}PROBE - [0:0]\n-X {PREFIX}PROBE\nCOMMIT\n",
+)
+
+
 class RuleSet:
     """The chains of one address family, kept up to date bucket by bucket."""
 
-    def __init__(self, family: str, surroundings: Surroundings) -> None:
+    def __init__(self, family: str, surroundings: Surroundings, *, remembers: bool = True) -> None:
+        """`remembers`: whether the kernel can keep clients with their endpoints at all."""
         self.family = family
+        self.remembers = remembers
         self.frontends = Frontends(family)
         self._surroundings = surroundings
         self._inside = self._own(surroundings.cluster_cidrs)
@@ -159,11 +168,6 @@ class RuleSet:
             ("filter", f"{PREFIX}DROP-OUT"): (*insiders, "-j DROP"),
         }
 
-    @property
-    def is_sticky(self) -> bool:
-        """Whether any frontend keeps its clients."""
-        return any(name.startswith(f"{PREFIX}E-") for chains in self._buckets.values() for _, name in chains)
-
     def _own(self, cidrs: Iterable[str]) -> list[str]:
         """Those of this family."""
         networks = [ipaddress.ip_network(cidr, strict=False) for cidr in cidrs]
@@ -226,7 +230,7 @@ class RuleSet:
     def _side(self, frontend: Frontend, name: str, side: Side, affinity_s: int) -> dict[ChainName, Rules]:
         """The chain that picks an endpoint, and with affinity one more for each endpoint."""
         protocol = PROTOCOL.decode(frontend[2])
-        if not affinity_s:
+        if not affinity_s or not self.remembers:
             actions = [f"-j DNAT --to-destination {_destination(target)}" for target, _ in side.targets]
             rules = [f"-p {protocol}{chance} {action}" for chance, action in zip(_chances(side), actions, strict=True)]
             return {("nat", name): tuple(rules)}
