@@ -28,9 +28,15 @@ _MOMENTS = ("lastTimestamp", "eventTime", "firstTimestamp")
 
 
 def last_change(event: Document) -> str:
-    """When an event was last seen, as RFC 3339."""
-    moments = [(event.get("series") or {}).get("lastObservedTime"), *(event.get(field) for field in _MOMENTS)]
-    return max((moment for moment in moments if moment), default=event["metadata"].get("creationTimestamp") or "")
+    """When an event was last seen or written, as RFC 3339: one that reports of long ago has its hour, too."""
+    metadata = event["metadata"]
+    moments = [
+        metadata.get("creationTimestamp"),
+        *(entry.get("time") for entry in metadata.get("managedFields") or ()),
+        (event.get("series") or {}).get("lastObservedTime"),
+        *(event.get(field) for field in _MOMENTS),
+    ]
+    return max((moment for moment in moments if moment), default="")
 
 
 def expired(events: list[tuple[str, str]], now: datetime) -> list[str]:

@@ -1,9 +1,15 @@
 """Events: one home, two shapes, and an end."""
 
-from datetime import UTC, datetime
+import asyncio
+from datetime import UTC, datetime, timedelta
 
+import pytest
+
+from pilotage.apiserver import expiry
 from pilotage.apiserver.expiry import expired
-from pilotage.testing.wire import Http
+from pilotage.kit.clock import ManualClock
+from pilotage.testing.cluster import api_server
+from pilotage.testing.wire import Http, connected
 
 CORE = "/api/v1/namespaces/default/events"
 NEW = "/apis/events.k8s.io/v1/namespaces/default/events"
@@ -45,3 +51,18 @@ async def test_what_is_written_through_one_group_is_read_through_the_other(http:
 def test_events_expire_an_hour_after_their_last_change() -> None:
     events = [("old", "2026-01-01T10:59:59Z"), ("new", "2026-01-01T11:30:00.000000Z"), ("odd", "")]
     assert expired(events, NOW) == ["odd", "old"]
+
+
+async def test_an_event_of_long_ago_is_kept_an_hour_from_when_it_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expiry, "INTERVAL_S", 0.01)
+    clock = ManualClock(datetime.now(UTC))  # noqa: TID251 - certificates are judged by the machine's clock
+    subject = {"kind": "Pod", "namespace": "default", "name": "p"}
+    async with api_server(clock=clock) as server, connected(server) as http:
+        for name in ("first", "second"):
+            body = {"metadata": {"name": name}, "involvedObject": subject, "lastTimestamp": "2020-01-01T00:00:00Z"}
+            assert (await http("POST", CORE, body)).status == 201
+            clock.step(timedelta(minutes=59))
+        async with asyncio.timeout(10):
+            while (await http("GET", f"{CORE}/first")).status != 404:
+                await asyncio.sleep(0.01)
+        assert (await http("GET", f"{CORE}/second")).status == 200

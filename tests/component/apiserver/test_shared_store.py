@@ -1,11 +1,13 @@
 """Two API servers on one etcd: what is written through one is there through the other, also while etcd fails."""
 
 import asyncio
+import base64
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from pilotage.testing.cluster import api_server
@@ -72,3 +74,16 @@ async def test_while_etcd_is_away_reads_go_on_and_writes_say_so(pair: Pair) -> N
                 event = await stream.next()
                 if event["object"]["metadata"]["name"] == "after":
                     break
+
+
+async def test_events_are_leased_and_nothing_else_is(pair: Pair) -> None:
+    subject = {"kind": "Pod", "namespace": "default", "name": "p"}
+    event = {"metadata": {"name": "e"}, "involvedObject": subject}
+    assert (await pair.one("POST", "/api/v1/namespaces/default/events", event)).status == 201
+    assert (await pair.one("POST", CONFIG_MAPS, config_map("m"))).status == 201
+    first, last = (base64.b64encode(key).decode() for key in (b"/registry/", b"/registry0"))
+    asked = {"key": first, "range_end": last, "keys_only": True}
+    async with aiohttp.ClientSession() as session, session.post(f"{pair.store.url}/v3/kv/range", json=asked) as answer:
+        entries = (await answer.json())["kvs"]
+    leased = {base64.b64decode(entry["key"]) for entry in entries if entry.get("lease", "0") != "0"}
+    assert leased == {b"/registry/core/events/default/e"}
