@@ -13,7 +13,17 @@ import structlog
 from pilotage.cli.__main__ import run
 
 CLUSTER = ("up", "down", "ls", "status", "kubeconfig", "shell", "logs", "image", "demo")
-COMPONENTS = ("apiserver", "controllers", "scheduler", "agent", "proxy", "dns", "gateway", "loadbalancer")
+COMPONENTS = (
+    "apiserver",
+    "controllers",
+    "scheduler",
+    "agent",
+    "proxy",
+    "dns",
+    "external-dns",
+    "gateway",
+    "loadbalancer",
+)
 
 
 @pytest.fixture(autouse=True)

@@ -28,6 +28,11 @@ def register(app: typer.Typer) -> None:
     )
     group.command("ndots", epilog="Example: pilotage dns ndots --kubeconfig admin.kubeconfig")(ndots)
     app.add_typer(group, name="dns")
+    app.command(
+        "external-dns",
+        epilog="Example: pilotage external-dns --kubeconfig e.kubeconfig --server 192.0.2.53 --zone apps.example "
+        "--owner blue --key-file tsig.key",
+    )(external_dns)
 
 
 def dns(
@@ -190,3 +195,31 @@ def ndots(
         typer.echo('\nIn the pod template: {"dnsConfig": {"options": [{"name": "ndots", "value": "2"}]}}')
         typer.echo("Or, without touching any: `- search:` in the DNS server's configuration file.")
     return 0
+
+
+def external_dns(
+    kubeconfig: Kubeconfig,
+    server: Annotated[str, typer.Option(help="ADDRESS:PORT of the authoritative server (RFC 2136).")],
+    zone: Annotated[str, typer.Option(help="The zone to publish in.")],
+    owner: Annotated[str, typer.Option(help="This cluster's name in ownership records.")],
+    key_file: Annotated[
+        Path | None, typer.Option(help="TSIG key: one line ALGORITHM:NAME:SECRET, as kdig takes it.")
+    ] = None,
+    source: Annotated[
+        list[str] | None, typer.Option(help="service, ingress or gateway; may be repeated. [default: all]")
+    ] = None,
+    log_level: LogLevel = "info",
+) -> int:
+    """Publish hostnames of Services, Ingresses and Gateways on an authoritative server."""
+    from pilotage.dns.external import Config, parse_key, run
+    from pilotage.kit.errors import UsageError
+
+    try:
+        key = parse_key(key_file.read_text(encoding="utf-8")) if key_file is not None else None
+    except OSError as error:
+        raise UsageError(f"{key_file}: {error.strerror}") from error
+    config = Config(server=server, zone=zone, owner=owner, key=key)
+    if source:
+        config = Config(server=server, zone=zone, owner=owner, key=key, sources=tuple(source))
+    config.check()
+    return run_client("external-dns", log_level, kubeconfig, lambda client, ready: run(config, client, on_ready=ready))

@@ -1,0 +1,1 @@
+"""Objects → wanted records; wanted and present records → changes. No I/O."""
