@@ -143,6 +143,15 @@ def test_an_exhausted_range_says_so() -> None:
         assign(node("new"), nodes, ("10.244.0.0/22",))
 
 
+def zones_of(ready: dict[str, list[bool]]) -> Zones:
+    """Nodes are named by their zone and a number."""
+    zones = Zones()
+    for zone, states in ready.items():
+        for number, state in enumerate(states):
+            zones.observe(f"{zone}{number}", zone, state)
+    return zones
+
+
 EVICTIONS = [
     pytest.param({"/": [False]}, Eviction.STOPPED, id="the only node"),
     pytest.param({"/": [False, False], "/b": [False]}, Eviction.STOPPED, id="every node of every zone"),
@@ -156,15 +165,27 @@ EVICTIONS = [
 
 @pytest.mark.parametrize(("ready", "expected"), EVICTIONS)
 def test_who_is_driven_away_depends_on_how_many_are_lost(ready: Any, expected: Eviction) -> None:
-    assert Zones().may_evict(node(), ready, 0.0)[0] is expected
+    assert zones_of(ready).may_evict(node("/0"), 0.0)[0] is expected
 
 
 def test_one_node_after_the_other_loses_its_pods() -> None:
-    for ready, interval_s in (([False, True], INTERVAL_S), ([False] * 60 + [True], SLOW_INTERVAL_S)):
-        zones = Zones()
-        assert zones.may_evict(node(), {"/": ready}, 5.0) == (Eviction.NOW, 0.0)
-        assert zones.may_evict(node("n2"), {"/": ready}, 6.0) == (Eviction.LATER, interval_s - 1)
-        assert zones.may_evict(node("n2"), {"/": ready}, 5.0 + interval_s) == (Eviction.NOW, 0.0)
+    for ready, interval_s in (([False, False, True], INTERVAL_S), ([False] * 60 + [True], SLOW_INTERVAL_S)):
+        zones = zones_of({"/": ready})
+        assert zones.may_evict(node("/0"), 5.0) == (Eviction.NOW, 0.0)
+        assert zones.may_evict(node("/1"), 6.0) == (Eviction.LATER, interval_s - 1)
+        assert zones.may_evict(node("/1"), 5.0 + interval_s) == (Eviction.NOW, 0.0)
+        zones.give_back(node("/1"))
+        assert zones.may_evict(node("/1"), 6.0 + interval_s) == (Eviction.NOW, 0.0)
+
+
+def test_others_are_asked_again_when_a_zone_is_lost_or_found() -> None:
+    zones = zones_of({"/": [True] * 4, "/b": [False]})
+    assert zones.observe("/0", "/", True) is False, "a heartbeat"
+    assert [zones.observe(f"/{number}", "/", False) for number in range(4)] == [False, False, True, True]
+    assert zones.all_lost
+    assert zones.observe("/3", "/", True), "found again"
+    assert zones.observe("/b0", "/b", None), "a zone that is gone is not lost"
+    assert zones.observe("/3", "/c", True), "a node that moves changes two"
 
 
 def test_stopped_evictions_take_their_taints_back_and_late_ones_keep_them(now: Any) -> None:

@@ -1,5 +1,6 @@
 """Watches heartbeats, writes conditions and taints. A request is the node's name."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pilotage.api import timestamp
@@ -41,6 +42,7 @@ class NodeLifecycleReconciler:
         self._writes = Writes(manager.client)
         self._heartbeats: dict[str, _Heartbeat] = {}
         self._zones = Zones()
+        self._look_again: Callable[[Request], None] = lambda request: None
 
     def controller(self) -> Controller:
         controller = Controller("nodelifecycle", self)
@@ -49,13 +51,11 @@ class NodeLifecycleReconciler:
         controller.watch(self._leases, lambda lease: (Request("", lease.metadata.name),))
 
         def node_changed(old: Node | None, new: Node | None) -> None:
-            """Whether pods are driven from a lost node depends on how many others are lost."""
-            was, now = (node is not None and is_ready(node) for node in (old, new))
-            if was != now:
-                for node in self._nodes.list():
-                    if is_lost(node, 0.0):
-                        controller.queue.add(Request.of(node))
+            node = new or old
+            assert node is not None
+            self._observe(node, is_ready(new) if new is not None else None)
 
+        self._look_again = controller.queue.add
         self._nodes.add_handler(node_changed)
         return controller
 
@@ -67,9 +67,11 @@ class NodeLifecycleReconciler:
             await self._forget_lease(request.name)
             return DONE
         silent_s = self._silent_s(node)
-        eviction, again_s = Eviction.NOW, None
+        eviction, again_s = Eviction.NOW, 0.0
         if is_lost(node, silent_s, grace_s=self._grace_s):
             eviction, again_s = self._may_evict(node)
+        else:
+            self._observe(node, is_ready(node))  # it may have been silent for a moment
         step = plan(node, silent_s, self._clock.wall(), grace_s=self._grace_s, eviction=eviction)
         try:
             await self._carry_out(request, node, step)
@@ -80,18 +82,18 @@ class NodeLifecycleReconciler:
         waits = [wait for wait in (step.check_after_s, again_s) if wait]
         return Result(requeue_after_s=min(waits, default=None))
 
-    def _may_evict(self, node: Node) -> tuple[Eviction, float | None]:
-        """O(nodes), but only for a node that is lost.
+    def _observe(self, node: Node, ready: bool | None) -> None:
+        """Whether pods are driven from a lost node depends on how many others are lost."""
+        if self._zones.observe(node.metadata.name, zone_of(node), ready):
+            for other in self._nodes.list():
+                if is_lost(other, 0.0):
+                    self._look_again(Request.of(other))
 
-        Of the others counts what their conditions say: when those change, this is asked again.
-        """
-        ready: dict[str, list[bool]] = {}
-        for other in self._nodes.list():
-            itself = other.metadata.name == node.metadata.name
-            ready.setdefault(zone_of(other), []).append(not itself and is_ready(other))
-        if is_evicting(node) and any(any(states) for states in ready.values()):
-            return Eviction.LATER, None  # it has had its turn, and keeps what it has
-        return self._zones.may_evict(node, ready, self._clock.monotonic())
+    def _may_evict(self, node: Node) -> tuple[Eviction, float]:
+        self._observe(node, False)  # silence comes before the condition that tells of it
+        if is_evicting(node) and not self._zones.all_lost:
+            return Eviction.LATER, 0.0  # it has had its turn, and keeps what it has
+        return self._zones.may_evict(node, self._clock.monotonic())
 
     def _silent_s(self, node: Node) -> float:
         """Seconds since the Lease or the status last changed, as noticed by this process."""

@@ -5,7 +5,6 @@ likely that we are: then nobody is evicted, for there is nowhere to go and nobod
 documentation "Nodes", rate limits on eviction; the numbers are kube-controller-manager's defaults.
 """
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -35,26 +34,50 @@ def zone_of(node: Node) -> str:
     return f"{node.metadata.labels.get(_REGION, '')}/{node.metadata.labels.get(_ZONE, '')}"
 
 
+class Zone(Enum):
+    """How the nodes of a zone are, all together."""
+
+    NORMAL = "normal"
+    DISRUPTED = "disrupted"
+    LOST = "lost"  # all of them
+
+
 @dataclass(slots=True)
 class Zones:
-    """When each zone last had a node whose pods were driven away. Monotonic seconds."""
+    """The zones with their nodes, kept current by increments, and when each last had a node that was emptied.
 
-    _evicted_at: dict[str, float] = field(default_factory=dict)
+    So that a verdict costs the zones and not the nodes: when a thousand nodes are lost, each is asked about.
+    """
 
-    def may_evict(self, node: Node, ready: Mapping[str, Iterable[bool]], now: float) -> tuple[Eviction, float]:
-        """(verdict, seconds until it is worth asking again; 0: when a node changes).
+    _nodes: dict[str, tuple[str, bool]] = field(default_factory=dict)  # node → its zone, is it ready
+    _counts: dict[str, list[int]] = field(default_factory=dict)  # zone → nodes lost, nodes ready; never both 0
+    _evicted_at: dict[str, float] = field(default_factory=dict)  # monotonic seconds
 
-        `ready`: zone → whether each of its nodes is. NOW uses up the zone's turn: to be asked only for a node that
-        would be tainted.
+    def observe(self, name: str, zone: str, ready: bool | None) -> bool:
+        """A node is like this now, None: gone. True if that changes how a zone is, and with it what others may do."""
+        before = self._nodes.pop(name, None)
+        if before == (zone, ready) and ready is not None:
+            self._nodes[name] = before
+            return False
+        touched = {zone} if before is None else {zone, before[0]}
+        states = {each: self._state(each) for each in touched}
+        if before is not None:
+            self._count(before[0], before[1], -1)
+        if ready is not None:
+            self._nodes[name] = (zone, ready)
+            self._count(zone, ready, 1)
+        return any(self._state(each) is not state for each, state in states.items())
+
+    def may_evict(self, node: Node, now: float) -> tuple[Eviction, float]:
+        """(verdict about a lost node, seconds until it is worth asking again; 0: when `observe` says so).
+
+        NOW uses up the zone's turn: to be asked only for a node that would be tainted, and that is observed as lost.
         """
-        counts = {zone: [*states] for zone, states in ready.items()}
-        if all(not any(states) for states in counts.values()):
-            return Eviction.STOPPED, 0.0
         zone = zone_of(node)
-        states = counts.get(zone, [False])
-        lost = states.count(False)
-        disrupted = any(states) and lost >= LOST_MIN and lost / len(states) >= UNHEALTHY
-        if disrupted and len(states) <= LARGE:
+        if self.all_lost:
+            return Eviction.STOPPED, 0.0
+        disrupted = self._state(zone) is Zone.DISRUPTED
+        if disrupted and sum(self._counts[zone]) <= LARGE:
             return Eviction.STOPPED, 0.0
         interval_s = SLOW_INTERVAL_S if disrupted else INTERVAL_S
         left_s = self._evicted_at.get(zone, now - interval_s) + interval_s - now
@@ -63,6 +86,26 @@ class Zones:
         self._evicted_at[zone] = now
         return Eviction.NOW, 0.0
 
+    @property
+    def all_lost(self) -> bool:
+        """Whether no node of any zone is ready."""
+        return all(self._state(zone) is Zone.LOST for zone in self._counts)
+
     def give_back(self, node: Node) -> None:
         """The turn could not be used."""
         self._evicted_at.pop(zone_of(node), None)
+
+    def _count(self, zone: str, ready: bool, by: int) -> None:
+        counts = self._counts.setdefault(zone, [0, 0])
+        counts[ready] += by
+        if not any(counts):
+            del self._counts[zone]
+
+    def _state(self, zone: str) -> Zone | None:
+        """None: there is no such zone."""
+        if zone not in self._counts:
+            return None
+        lost, ready = self._counts[zone]
+        if not ready:
+            return Zone.LOST
+        return Zone.DISRUPTED if lost >= LOST_MIN and lost / (lost + ready) >= UNHEALTHY else Zone.NORMAL
