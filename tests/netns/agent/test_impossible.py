@@ -1,4 +1,4 @@
-"""What cannot run: the state, the reason and the event that users know, with the thing at fault named; others run on."""
+"""What cannot run: state, reason and event as users know them, with the thing at fault named; other pods run on."""
 
 from typing import Any
 
