@@ -1,17 +1,22 @@
 """What the proxy does when its surroundings fail or lie to it; nf_tables in memory, everything else real."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
-from pilotage.api.core_v1 import Event, Node
+from pilotage.api.core_v1 import Event, Node, Service
 from pilotage.api.meta_v1 import ObjectMeta
-from pilotage.apiserver import Config, run
-from pilotage.client import Client
+from pilotage.api.status import ApiError
+from pilotage.client import Client, ConnectionFailed
 from pilotage.kit.tasks import task_set
 from pilotage.nft.core.objects import DeleteElements, Transaction
-from pilotage.proxy.core.layout import sets, table
+from pilotage.proxy import Config, Proxier
+from pilotage.proxy.backends.fake import FakeBackend
+from pilotage.proxy.core.layout import Surroundings, sets, table
 from pilotage.proxy.core.model import Problem, service_ports
 from pilotage.testing.cluster import ApiServer
 from pilotage.testing.etcd import free_port
@@ -24,15 +29,29 @@ __all__ = ["api"]  # the fixture
 
 @asynccontextmanager
 async def server(data_dir: Path, port: int) -> AsyncIterator[Client]:
-    """An API server that can come back where it was."""
-    config = Config(data_dir=data_dir, storage=f"sqlite:{data_dir / 'state.db'}", listen=("127.0.0.1", port))
-    async with task_set() as tasks:
-        ready = asyncio.Event()
-        tasks.start(run(config, on_ready=ready.set), name="apiserver")
-        async with asyncio.timeout(30):
-            await ready.wait()
-        async with Client.from_kubeconfig(data_dir / "admin.kubeconfig") as client:
-            yield client
+    """An API server that can come back where it was: a process, so that its end is as sudden as in life."""
+    words = ["apiserver", "--listen", f"127.0.0.1:{port}", "--data-dir", str(data_dir), "--log-level", "error"]
+    kubeconfig = data_dir / "admin.kubeconfig"
+    with subprocess.Popen([sys.executable, "-m", "pilotage.cli", *words]) as process:
+        try:
+            async with asyncio.timeout(30):
+                while not kubeconfig.exists():
+                    await asyncio.sleep(0.01)
+                async with Client.from_kubeconfig(kubeconfig) as client:
+                    while not await is_served(client):
+                        await asyncio.sleep(0.01)
+            async with Client.from_kubeconfig(kubeconfig) as client:
+                yield client
+        finally:
+            process.kill()
+
+
+async def is_served(client: Client) -> bool:
+    try:
+        await client.get(Service, "kubernetes", namespace="default")
+    except (ApiError, ConnectionFailed):
+        return False
+    return True
 
 
 def lose_an_element(world: World) -> None:
@@ -53,13 +72,17 @@ async def told(client: Client, reason: str) -> str:
 
 async def test_without_the_api_rules_stay_and_are_kept_true(tmp_path: Path) -> None:
     port = free_port()
-    async with server(tmp_path, port) as client:
-        await client.create(Node(metadata=ObjectMeta(name="n1")))
-        await write(client, SERVICE, make_slice(endpoints=["10.244.1.2"]))
-    async with AsyncExitStack() as outlives:
-        theirs = await outlives.enter_async_context(Client.from_kubeconfig(tmp_path / "admin.kubeconfig"))
-        async with server(tmp_path, port):
-            world = await outlives.enter_async_context(running(theirs, audit_interval_s=0.01))
+    kernel = FakeBackend(surroundings=Surroundings(cluster_cidrs=("10.244.0.0/16",)))
+    async with AsyncExitStack() as outlives, task_set() as tasks:
+        async with server(tmp_path, port) as client:
+            await client.create(Node(metadata=ObjectMeta(name="n1")))
+            await write(client, SERVICE, make_slice(endpoints=["10.244.1.2"]))
+            theirs = await outlives.enter_async_context(Client.from_kubeconfig(tmp_path / "admin.kubeconfig"))
+            proxier = Proxier(Config(node="n1", audit_interval_s=0.01), theirs, kernel, forget=lambda matches: 0)
+            world, ready = World(theirs, kernel, proxier), asyncio.Event()
+            tasks.start(proxier.run(ready.set), name="proxy")
+            async with asyncio.timeout(DEADLINE_S):
+                await ready.wait()
         lose_an_element(world)
         await until(lambda: world.reached() == "10.244.1.2:8080")
         async with server(tmp_path, port) as client:
@@ -110,7 +133,7 @@ async def test_names_at_their_limits(api: ApiServer) -> None:
 
 
 async def test_a_service_may_become_any_other_type(api: ApiServer) -> None:
-    both = {"ip_families": ("IPv4",), "ip_family_policy": "SingleStack"}
+    both: dict[str, Any] = {"ip_families": ("IPv4",), "ip_family_policy": "SingleStack"}
     service = make_service("web", VIP, ["80@30080"], type="NodePort", **both)
     await write(api.client, service, make_slice(endpoints=["10.244.1.2"]))
     async with running(api.client) as world:
