@@ -42,6 +42,7 @@ KILL_WAIT_S = 10.0
 # Of the log, for terminationMessagePolicy FallbackToLogsOnError.
 LOG_FALLBACK_BYTES_MAX = 2048
 LOG_FALLBACK_LINES_MAX = 80
+POD_MESSAGES_BYTES_MAX = 12 * 1024
 
 
 class Owner(Protocol):
@@ -364,7 +365,9 @@ class Containers:
                 text = file.read(TERMINATION_MESSAGE_BYTES_MAX)
         if not text and exit_.exit_code != 0 and container.termination_message_policy == "FallbackToLogsOnError":
             text = _end_of_log(self._owner.log_path_of(name, self._owner.state.record(name).attempt))
-        return text.decode(errors="replace")
+        # All messages of a pod together are bounded, too.
+        share = POD_MESSAGES_BYTES_MAX // len(pod_spec.all_containers(self._owner.pod))
+        return text[:share].decode(errors="replace")
 
 
 def _end_of_log(path: Path) -> bytes:

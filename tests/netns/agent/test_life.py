@@ -93,6 +93,16 @@ async def test_a_message_is_read_from_the_path_that_the_container_names(node: No
     assert only(await node.wait("spoken", has_phase("Succeeded"))).state.terminated.message == "done\n"
 
 
+async def test_the_messages_of_a_pod_are_bounded_together(node: NodeUnderTest) -> None:
+    script = "head -c 9000 /dev/zero | tr '\\0' x > /dev/termination-log"
+    for name, count, bytes_max in (("one", 1, 4096), ("six", 6, 2048)):
+        containers = [{"name": f"c{number}", "command": ["sh", "-c", script]} for number in range(count)]
+        await node.create(name, {"containers": containers, "restartPolicy": "Never"})
+        pod = await node.wait(name, has_phase("Succeeded"))
+        lengths = {len(status.state.terminated.message) for status in pod.status.container_statuses}
+        assert lengths == {bytes_max}
+
+
 async def test_the_container_names_its_stop_signal_and_a_sleep_delays_it(node: NodeUnderTest) -> None:
     script = f"trap 'echo usr1 > /dev/termination-log; exit 0' USR1; trap '' TERM; echo up; {LOOP}"
     lifecycle = {"stopSignal": "SIGUSR1", "preStop": {"sleep": {"seconds": 1}}}

@@ -95,6 +95,7 @@ def _claim(claim: Document, limit: Document) -> Iterator[str]:
 
 
 def _violations(resources: Document, limit: Document, what: str) -> Iterator[str]:
+    """One for each bound that is broken: what is wrong with the limit follows from the request, and the other way."""
     requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
     for name, bound in (limit.get("min") or {}).items():
         asked, capped = requests.get(name), limits.get(name)
@@ -103,7 +104,7 @@ def _violations(resources: Document, limit: Document, what: str) -> Iterator[str
             yield f"{said}.  No request is specified"
         elif quantity.parse(asked) < quantity.parse(bound):
             yield f"{said}, but request is {asked}"
-        if capped is not None and quantity.parse(capped) < quantity.parse(bound):
+        elif capped is not None and quantity.parse(capped) < quantity.parse(bound):
             yield f"{said}, but limit is {capped}"
     for name, bound in (limit.get("max") or {}).items():
         asked, capped = requests.get(name), limits.get(name)
@@ -112,7 +113,7 @@ def _violations(resources: Document, limit: Document, what: str) -> Iterator[str
             yield f"{said}.  No limit is specified"
         elif quantity.parse(capped) > quantity.parse(bound):
             yield f"{said}, but limit is {capped}"
-        if asked is not None and quantity.parse(asked) > quantity.parse(bound):
+        elif asked is not None and quantity.parse(asked) > quantity.parse(bound):
             yield f"{said}, but request is {asked}"
     for name, bound in (limit.get("maxLimitRequestRatio") or {}).items():
         asked, capped = requests.get(name), limits.get(name)
