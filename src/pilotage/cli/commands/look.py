@@ -59,13 +59,16 @@ def list_clusters(output: Output = "text") -> int:
 def status(name: Name = DEFAULT_NAME, output: Output = "text") -> int:
     """Show the health of every component, and how far each has applied the cluster's state (its watermark).
 
+    The lag is how many revisions a watermark is behind the newest change of a Service or its endpoints; 0: it has all.
+
     Exit code 1 when something is not ready.
     """
     from pilotage.up import find_cluster
 
     as_json = is_json(output)
     cluster = find_cluster(name)
-    watermarks, problem = _watermarks(cluster)
+    watermarks, newest, problem = _watermarks(cluster)
+    lags = {consumer: max(0, newest - value) for consumer, value in watermarks.items()}
     processes = [
         {
             "name": process.name,
@@ -74,6 +77,7 @@ def status(name: Name = DEFAULT_NAME, output: Output = "text") -> int:
             "restarts": process.restarts,
             "lastExit": process.last_exit,
             "watermark": watermarks.get(process.name),
+            "lag": lags.get(process.name),
         }
         for process in cluster.processes
     ]
@@ -87,6 +91,7 @@ def status(name: Name = DEFAULT_NAME, output: Output = "text") -> int:
         "supervisor": {"pid": cluster.supervisor},
         "processes": processes,
         "watermarks": watermarks,
+        "lags": lags,
     }
     if as_json:
         print_json(document)
@@ -94,37 +99,42 @@ def status(name: Name = DEFAULT_NAME, output: Output = "text") -> int:
         sys.stdout.write(
             f"Cluster {name}: {'healthy' if document['ready'] else 'not healthy'}; API: {document['api']}\n"
         )
-        columns = ("name", "phase", "pid", "restarts", "lastExit", "watermark")
+        columns = ("name", "phase", "pid", "restarts", "lastExit", "watermark", "lag")
         print_table(columns, processes)
         named = {process.name for process in cluster.processes}
         for name, value in sorted(watermarks.items()):
             if name not in named:  # a consumer that shares a process
-                sys.stdout.write(f"{name}: watermark {value}\n")
+                sys.stdout.write(f"{name}: watermark {value}, lag {lags[name]}\n")
     return 0 if document["ready"] else 1
 
 
-def _watermarks(cluster: "RunningCluster") -> tuple[dict[str, int], str]:
-    """(watermark by process name, what is wrong with the API or "")."""
+def _watermarks(cluster: "RunningCluster") -> tuple[dict[str, int], int, str]:
+    """(watermark by process name, the newest change they tell of, what is wrong with the API or "")."""
     import asyncio
 
     from pilotage.api.coordination_v1 import Lease
+    from pilotage.api.core_v1 import Service
+    from pilotage.api.discovery_v1 import EndpointSlice
     from pilotage.client import Client
     from pilotage.client.watermark import ANNOTATION, CONSUMER_LABEL, NODE_LABEL
 
-    async def read() -> dict[str, int]:
+    async def read() -> tuple[dict[str, int], int]:
         async with Client.from_kubeconfig(cluster.layout.kubeconfig) as client, asyncio.timeout(_STATUS_TIMEOUT_S):
+            # In this order, so that a change between the lists is never taken for a lag.
+            services, slices = await client.list(Service), await client.list(EndpointSlice)
             leases = await client.list(Lease, namespace="kube-system")
+        newest = max((one.metadata.version_number for one in (*services.items, *slices.items)), default=0)
         found: dict[str, int] = {}
         for lease in leases.items:
             labels, value = lease.metadata.labels, lease.metadata.annotations.get(ANNOTATION, "")
             if CONSUMER_LABEL in labels and value.isdigit():
                 found["-".join(filter(None, (labels[CONSUMER_LABEL], labels.get(NODE_LABEL, ""))))] = int(value)
-        return found
+        return found, newest
 
     try:
-        return asyncio.run(read()), ""
+        return (*asyncio.run(read()), "")
     except Exception as error:  # whatever is wrong with the API is what this command is asked to show
-        return {}, f"{type(error).__name__}: {error}"[:200]
+        return {}, 0, f"{type(error).__name__}: {error}"[:200]
 
 
 def kubeconfig(name: Name = DEFAULT_NAME) -> int:
