@@ -34,6 +34,7 @@ from pilotage.dns.core.records import ZoneSettings
 from pilotage.dns.core.table import Table
 from pilotage.dns.core.ttl import Ages
 from pilotage.dns.handover import HandoverListener, take_over
+from pilotage.dns.imports import Imports
 from pilotage.dns.lastgood import LastGood
 from pilotage.dns.metrics import ADDRESSES, CHANGES, COMPILED, SERVICES
 from pilotage.dns.publish import SlicePublisher, own_slices
@@ -149,6 +150,7 @@ class Server:
         self._bound_ttl(self.chains.plan)
         self.resolver = Resolver(self.table, self.chains.chain)
         self._datagrams: list[DatagramListener] = []
+        self._imports: Imports | None = None  # without an API, or by choice: no cluster set
         self._servers: list[asyncio.Server] = []
         self._streams: StreamListener | None = None
 
@@ -285,6 +287,8 @@ class Server:
         namespaces = Informer(client, Namespace)
         informers: list[Informer[Service] | Informer[EndpointSlice] | Informer[Namespace] | Informer[Pod]]
         informers = [services, slices, namespaces]
+        if self._config.cluster_set_zone:
+            self._imports = Imports(client, self.table, from_text(self._config.cluster_set_zone))
         services.add_handler(self._on_service)
         slices.add_handler(self._on_slice)
         namespaces.add_handler(self._on_namespace)
@@ -321,6 +325,8 @@ class Server:
         self.table.synced = True
         advance(0)
         tasks.start(watermark.run(), name="watermark")
+        if self._imports is not None:
+            tasks.start(self._imports.run(tasks), name="imports")
         if self._config.publish_service:
             publisher = SlicePublisher(client, self._own_slices())
             slices.add_handler(publisher.observe)
@@ -341,12 +347,16 @@ class Server:
     def _on_slice(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
         self._changed("slice")
         self.table.set_slice(old, new)
+        if self._imports is not None:
+            self._imports.on_slice(old, new)
 
     def _on_namespace(self, old: Namespace | None, new: Namespace | None) -> None:
         self._changed("namespace")
         either = new or old
         assert either is not None
         self.table.set_namespace(either.metadata.name, exists=new is not None)
+        if self._imports is not None:
+            self._imports.on_namespace(either.metadata.name, exists=new is not None)
 
     def _on_pod(self, old: Pod | None, new: Pod | None) -> None:
         for pod, exists in ((old, False), (new, True)):

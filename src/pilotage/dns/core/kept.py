@@ -20,7 +20,12 @@ T = TypeVar("T")
 SHARED_MAX = 4_096
 """Distinct values that are shared at a time: nodes, zones, namespaces, sets of ports. More are kept apart, not lost."""
 
-_SLICE_LABELS = (SERVICE_NAME_LABEL, MANAGED_BY_LABEL)
+_SLICE_LABELS = (
+    SERVICE_NAME_LABEL,
+    MANAGED_BY_LABEL,
+    "multicluster.kubernetes.io/service-name",
+    "multicluster.kubernetes.io/source-cluster",
+)
 
 
 @lru_cache(maxsize=SHARED_MAX)

@@ -10,7 +10,7 @@ there first and calls `respond` only on a miss.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar, cast
 
@@ -49,6 +49,7 @@ RECORD_SETS_MAX = 1_024
 
 ServiceKey = tuple[str, str]
 SliceKey = tuple[str, str, str]  # namespace, Service, slice
+Endpoints = Callable[[Service, Iterable[EndpointSlice], ZoneSettings], RecordSets]
 _Key = TypeVar("_Key", ServiceKey, SliceKey)
 
 
@@ -66,7 +67,14 @@ class TableSnapshot:
 class Table:
     """Everything that is answered without asking anybody."""
 
-    def __init__(self, settings: ZoneSettings, *, recursion: bool, answers_max: int = ANSWERS_MAX) -> None:
+    def __init__(
+        self,
+        settings: ZoneSettings,
+        *,
+        recursion: bool,
+        answers_max: int = ANSWERS_MAX,
+        endpoints: Endpoints = endpoint_records,
+    ) -> None:
         self.settings = settings
         self.serial = 0
         """The SOA serial: the time of the last change."""
@@ -81,6 +89,8 @@ class Table:
         self._serial_told = False
         self.recursion = recursion
         self._answers_max = answers_max
+        self._endpoints = endpoints
+        self._beside: Table | None = None  # the cluster set's, once there is one
         self._keys: dict[Hashable, list[bytes]] = {}  # the keys in `fast` by scope
         self._zone = Zone(settings, self)
         self._services: dict[ServiceKey, Service] = {}
@@ -117,12 +127,18 @@ class Table:
 
     def answer(self, name: Name, rtype: int) -> Answer | None:
         """The answer of class IN as records; None when the name is not ours."""
+        if self._beside is not None and is_within(name, self._beside.settings.zone):
+            return self._beside.answer(name, rtype)
         if not self.synced and self._is_ours(name):
             return Answer(rcode=Rcode.SERVFAIL, authoritative=False)
         return self._zone.answer(name, rtype)
 
     def _is_ours(self, name: Name) -> bool:
         return is_within(name, self.settings.zone) or any(is_within(name, zone) for zone in self.settings.reverse_zones)
+
+    def adopt(self, other: Table) -> None:
+        """Answer the names of another zone from `other`; whoever changes `other` drops the same scopes here."""
+        self._beside = other
 
     def keep(self, key: bytes, compiled: Compiled, scope: Hashable) -> None:
         """Serve `compiled` for `key` until `drop(scope)`."""
@@ -278,7 +294,7 @@ class Table:
         key = (service.metadata.namespace, service.metadata.name)
         sets = self._endpoint_sets.get(key)
         if sets is None:
-            sets = endpoint_records(service, self.slices(*key), self._settings_of(key))
+            sets = self._endpoints(service, self.slices(*key), self._settings_of(key))
             _bounded_set(self._endpoint_sets, key, sets)
         return sets
 
