@@ -82,6 +82,7 @@ class Containers:
         self._owner = owner
         self._node = node
         self._in_start: set[str] = set()  # ids whose start has not been reported yet
+        self._names: dict[str, str] = {}  # id → name, from its start until it is cleared away
         self._early_exits: dict[str, ContainerExit] = {}
         self._ended: dict[str, asyncio.Event] = {}
         self._messages: dict[str, Path] = {}  # id → termination message file
@@ -89,9 +90,9 @@ class Containers:
         self._hooks: set[asyncio.Timeout] = set()  # of postStart hooks under way
         self.dead: list[str] = []  # ended ones to be cleared away once their end is remembered
 
-    def is_in_start(self, container_id: str) -> bool:
-        """Whether its start is under way."""
-        return container_id in self._in_start
+    def knows(self, container_id: str) -> bool:
+        """Whether it was started here; true before the state has heard of it."""
+        return container_id in self._names
 
     def resume(self, container_id: str) -> None:
         """A restarted agent takes up a container that runs, or ran."""
@@ -119,6 +120,7 @@ class Containers:
             self._owner.tell(type_, reason, message, name)
 
         self._in_start.add(container_id)
+        self._names[container_id] = name
         try:
             if self._take_up(container, container_id):
                 return
@@ -141,6 +143,7 @@ class Containers:
             if error.reason.startswith("Create"):
                 tell("Warning", "Failed", f"Error: {error}")
             self._node.roots.remove(container_id)
+            self._names.pop(container_id, None)
             self._owner.post(ContainerRefused(name=name, reason=error.reason, message=str(error), at=self._owner.now()))
         except (PilotageError, OSError) as error:
             metrics.CONTAINER_STARTS.labels("failed").inc()
@@ -161,7 +164,7 @@ class Containers:
             self._in_start.discard(container_id)
             early = self._early_exits.pop(container_id, None)
             if early is not None:
-                self._post_exit(early, name)
+                self._post_exit(early)
 
     def _target_namespace(self, container: Container) -> str:
         """The process namespace an ephemeral container joins; empty for one of its own. Raises `StartRefused`."""
@@ -323,11 +326,12 @@ class Containers:
         image = self._images.get(container.name)
         return own or (image.stop_signal if image is not None else "")
 
-    def _post_exit(self, exit_: ContainerExit, name: str = "") -> None:
+    def _post_exit(self, exit_: ContainerExit) -> None:
         record = next((one for one in self._owner.state.records if one.container_id == exit_.container_id), None)
-        if record is None and not name:
+        # That it started may still be waiting to be heard; its end is then heard after it.
+        name = record.name if record is not None else self._names.get(exit_.container_id)
+        if name is None:
             return
-        name = record.name if record is not None else name
         started_at = record.started_at if record is not None and record.is_running else 0.0
         if not started_at:
             found = self._node.runtime.find(exit_.container_id)
@@ -351,6 +355,7 @@ class Containers:
         await self._node.runtime.remove(container_id)
         self._node.roots.remove(container_id)
         self._ended.pop(container_id, None)
+        self._names.pop(container_id, None)
         log = self._messages.pop(container_id, None)
         if log is not None:
             log.unlink(missing_ok=True)

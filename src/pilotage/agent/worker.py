@@ -182,7 +182,7 @@ class PodWorker:
 
     def owns(self, container_id: str) -> bool:
         """Whether this pod has (or is starting) that container."""
-        return self._containers.is_in_start(container_id) or any(
+        return self._containers.knows(container_id) or any(
             record.container_id == container_id for record in self._state.records
         )
 

@@ -350,3 +350,32 @@ async def test_labels_in_files_follow_the_pod(scene: Scene) -> None:
         return path.read_text() == 'a="2"'
 
     await eventually(followed)
+
+
+class HastyRuntime(FakeRuntime):
+    """Its containers end by themselves, some turns of the event loop after they have started."""
+
+    turns = 0
+
+    async def start(self, container_id: str) -> float:
+        at = await super().start(container_id)
+        loop = asyncio.get_running_loop()
+
+        def turn(left: int) -> None:
+            if left:
+                loop.call_soon(turn, left - 1)
+            else:
+                self.end(container_id)
+
+        turn(self.turns)
+        return at
+
+
+async def test_an_end_is_heard_however_soon_it_comes(scene: Scene) -> None:
+    await scene.kill()
+    scene.runtime = runtime = HastyRuntime()
+    await scene.start()
+    for runtime.turns in range(15):
+        name = f"hasty-{runtime.turns}"
+        await scene.create(name, {"containers": [{"name": "c"}], "restartPolicy": "Never"})
+        await scene.wait(name, lambda pod: pod.status.phase == "Succeeded")
