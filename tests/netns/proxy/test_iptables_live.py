@@ -20,7 +20,7 @@ from pilotage.proxy.backends.xtables import KernelXtables
 from pilotage.testing.cluster import api_server
 from pilotage.testing.services import make_service, make_slice
 
-from .conftest import SURROUNDINGS, V4, World, at, path
+from .conftest import SURROUNDINGS, V4, World, at, path, skip_without
 
 DEADLINE_S = 10.0
 ADDRESS = "10.96.0.77"
@@ -43,6 +43,7 @@ def iptables(flavour: str, *arguments: str) -> str:
 async def test_from_a_write_to_a_connection_and_back_after_every_mischief(
     world: World, client: Client, flavour: str
 ) -> None:
+    skip_without(f"iptables-{flavour}")
     backend = namespaces.run_in(
         path("n1"),
         lambda: IptablesBackend(KernelXtables("legacy" if flavour == "legacy" else "nft"), surroundings=SURROUNDINGS),
@@ -138,6 +139,8 @@ def server() -> Iterator[str]:
 
 
 async def test_a_change_of_backend_leaves_no_gap_and_no_rules(client: Client, server: str) -> None:
+    for flavour in FLAVOURS:
+        skip_without(f"iptables-{flavour}")
     address, _, port = server.rpartition(":")
     await client.create(make_service(cluster_ip=ADDRESS))
     await client.create(make_slice(endpoints=[address], ports=[port]))
