@@ -21,7 +21,8 @@ Specifications: Kubernetes DNS-Based Service Discovery 1.1.0; RFC 1034, 1035, 21
 7766, 7858, 8020, 8482, 8484; KEP-1645.
 """
 
+from pilotage.dns.api import definition as record_definition
 from pilotage.dns.config import Config
 from pilotage.dns.server import Server, run
 
-__all__ = ["Config", "Server", "run"]
+__all__ = ["Config", "Server", "record_definition", "run"]

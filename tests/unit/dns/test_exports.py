@@ -9,7 +9,7 @@ import pilotage.dns
 
 
 def test_surface() -> None:
-    assert pilotage.dns.__all__ == ["Config", "Server", "run"]
+    assert pilotage.dns.__all__ == ["Config", "Server", "record_definition", "run"]
 
 
 def test_importing_starts_nothing_and_leaves_the_heavy_parts_out() -> None:

@@ -65,6 +65,7 @@ class ClusterConfig(_Section, frozen=True, kw_only=True):
     # Where names outside the cluster are asked for, "address:port". Nothing routes out of the fabric, so the default is
     # the fabric's own address, where the world outside the cluster lives.
     dns_upstreams: tuple[str, ...] = ("10.89.0.1:53",)
+    dns_config: str = ""  # absolute path of the DNS servers' chain of steps, instead of dns_upstreams; empty: none
     log_level: str = "info"
 
 
@@ -96,6 +97,8 @@ def problem(config: ClusterConfig) -> tuple[str, str] | None:
     for name, port in (("api", config.ports.api), ("http", config.ports.http), ("https", config.ports.https)):
         if not 0 <= port <= 65535:
             return f"$.ports.{name}", f"port {port} is not between 0 and 65535"
+    if config.dns_config and not config.dns_config.startswith("/"):
+        return "$.dnsConfig", f"dnsConfig {config.dns_config!r} must be an absolute path"
     if config.log_level not in ("debug", "info", "warning", "error"):
         return "$.logLevel", f"log level {config.log_level!r} must be debug, info, warning or error"
     return _network_problem(config.networks)

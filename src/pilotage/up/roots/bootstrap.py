@@ -9,6 +9,7 @@ from typing import Any
 
 from pilotage.api.core_v1 import Node
 from pilotage.client import Client, ConnectionFailed, Informer
+from pilotage.dns import record_definition
 from pilotage.kit import Backoff
 from pilotage.kit.tasks import task_set
 from pilotage.up.core.plan import Plan
@@ -30,7 +31,7 @@ async def serve(launch: Launch) -> None:
 
 
 def cluster_objects(plan: Plan) -> tuple[dict[str, Any], ...]:
-    """The documents to apply: cluster DNS (answered on each node by the process there) and the Ingress class."""
+    """The documents to apply: cluster DNS (answered on each node by the process there), Ingress class, DNSRecord."""
     dns = {
         "apiVersion": "v1",
         "kind": "Service",
@@ -54,7 +55,7 @@ def cluster_objects(plan: Plan) -> tuple[dict[str, Any], ...]:
         "metadata": {"name": "pilotage", "annotations": {"ingressclass.kubernetes.io/is-default-class": "true"}},
         "spec": {"controller": INGRESS_CONTROLLER},
     }
-    return dns, ingress_class
+    return dns, ingress_class, record_definition()
 
 
 async def _apply(client: Client, document: dict[str, Any]) -> None:

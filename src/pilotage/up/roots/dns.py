@@ -13,6 +13,7 @@ async def serve(launch: Launch) -> None:
         zone=plan.domain,
         reverse_cidrs=(plan.service_cidr, plan.pod_cidr),
         upstreams=launch.config.dns_upstreams,
+        config_file=launch.config.dns_config,
         node=node.name,
         publish_service="kube-system/kube-dns",
     )
