@@ -54,6 +54,7 @@ async def test_memory_pressure_ends_who_uses_more_than_asked_and_passes(scene: S
         await scene.create(name, asking(memory))
         await scene.wait(name, is_ready)
         scene.meter.pods[name] = using(memory=32 * MI)
+    scene.runtime.on_exit(lambda _: scene.meter.press("memory.available", 500 * MI))  # what it held is free
     scene.meter.press("memory.available", 50 * MI)
     pod = await scene.wait("greedy", is_failed)
     assert pod.status.reason == "Evicted"
@@ -62,7 +63,6 @@ async def test_memory_pressure_ends_who_uses_more_than_asked_and_passes(scene: S
         "Container c was using 32768Ki, request is 16Mi, has larger consumption of memory. "
     )
     assert pod.status.condition("DisruptionTarget").reason == "TerminationByKubelet"
-    scene.meter.press("memory.available", 500 * MI)
     await condition(scene, "MemoryPressure", "False")
     assert is_ready(await scene.client.get(Pod, "modest", namespace="default"))
 
