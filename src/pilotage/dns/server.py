@@ -33,6 +33,7 @@ from pilotage.dns.core.name import from_text, pack_address, reverse_zones
 from pilotage.dns.core.records import ZoneSettings
 from pilotage.dns.core.table import Table
 from pilotage.dns.core.ttl import Ages
+from pilotage.dns.familiar import expose
 from pilotage.dns.handover import HandoverListener, take_over
 from pilotage.dns.imports import Imports
 from pilotage.dns.lastgood import LastGood
@@ -186,6 +187,7 @@ class Server:
                 if self._taken is None:
                     await self._listen(stack, tasks)
                 if self._config.health:
+                    expose()
                     health = parse_address(self._config.health)
                     pages = {"/leases": self._leases}
                     await stack.enter_async_context(serve_health(health.host, health.port, self._unready, pages))
