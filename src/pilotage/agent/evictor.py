@@ -64,10 +64,11 @@ class Evictor:
 
     async def look(self) -> None:
         """One look, and what follows from it. Raises `OSError`."""
+        leaving = self._is_leaving()  # asked before the signals are read: what it gave back must be in them
         _, verdict = await self.observe()
         if await self._end_who_exceeds_his_own():
             return
-        if not verdict.pressing or self._is_leaving():
+        if not verdict.pressing or leaving:
             return
         threshold = verdict.pressing[0]
         resource = eviction.SIGNALS[threshold.signal][1]
