@@ -61,6 +61,7 @@ class Config:
     backend: str = "nftables"  # one of `backends.registry.NAMES`
     node_port_addresses: tuple[str, ...] = ()  # CIDRs of own addresses that answer on node ports; empty: all
     audit_interval_s: float = 0.2  # between looks at whether somebody else changed the kernel's rules
+    full_audit_interval_s: float = 300.0  # between comparisons of everything, though nobody seems to have changed any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,16 +310,21 @@ class Proxier:
     # ── drift ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _audit(self) -> None:
+        compared = self._clock.monotonic()
         while True:
             await asyncio.sleep(self.config.audit_interval_s)
+            # Comparing 100,000 elements took 0.6 to 0.8 s (nft 1.0.6, two cores), in which changes wait: not while some do.
+            due = self._clock.monotonic() - compared >= self.config.full_audit_interval_s and not self._dirty
             try:
                 async with self._kernel:  # so that the plan is the one in force
-                    if not self._backend.disturbed():
+                    if not self._backend.disturbed() and not due:
                         continue
+                    compared = self._clock.monotonic()
                     drift = await _in_thread(self._backend.audit, self._planner.plan())
             except BackendError as error:
                 metrics.FAILURES.labels(kind="audit").inc()
                 _log.error("audit failed", error=str(error))
+                compared = float("-inf")  # whatever it was, it may not have been repaired
                 continue
             self._report_drift(drift)
 

@@ -98,6 +98,16 @@ async def test_drift_is_named_in_an_event(api: ApiServer) -> None:
         assert message.startswith("1 differences, first: ip services missing: 10.96.0.77 . tcp . 80")
 
 
+async def test_everything_is_compared_now_and_then_though_nobody_seems_to_have_changed_it(api: ApiServer) -> None:
+    await write(api.client, SERVICE, make_slice(endpoints=["10.244.1.2"]))
+    async with running(api.client, audit_interval_s=0.01, full_audit_interval_s=0.05) as world:
+        services = sets("ip").services
+        # Past the seam: no generation tells of it.
+        bend = DeleteElements(table("ip"), services, (services.key.encode(VIP, "tcp", 80),))
+        world.backend.nft.ruleset.apply(Transaction((bend,)))
+        await until(lambda: world.reached() == "10.244.1.2:8080")
+
+
 async def test_more_endpoints_than_there_is_room_for_disturb_nobody_else(api: ApiServer) -> None:
     huge = make_service("huge", "10.96.0.78", ip_families=("IPv4",), ip_family_policy="SingleStack")
     slices = [

@@ -172,11 +172,23 @@ class NftablesBackend:
         wanted = Plan(elements=self._own(plan.elements), chains=plan.chains)
         delta, drift = compare(wanted, self._actual())
         for _ in range(_AUDIT_LOOKS - 1):
-            if not drift:
+            doubtful = {(one.family, one.set) for one in drift if one.kind == "missing"}
+            if not doubtful:
                 break
             # A listing made while the kernel grows a table leaves elements out: believe what two looks agree on.
             time.sleep(_AUDIT_PAUSE_S)
-            delta, drift = compare(wanted, self._actual())
+            again = {
+                (family, name): self._nft.elements(table(family), sets(family).by_name(name))
+                for family, name in doubtful
+            }
+            asked = Plan(elements={one: wanted.elements.get(one, {}) for one in doubtful}, chains=plan.chains)
+            second, certain = compare(asked, again)
+            drift = tuple(one for one in drift if (one.family, one.set) not in doubtful) + certain
+            delta = Delta(
+                deleted={one: keys for one, keys in delta.deleted.items() if one not in doubtful}
+                | dict(second.deleted),
+                added={one: keys for one, keys in delta.added.items() if one not in doubtful} | dict(second.added),
+            )
         return delta, drift
 
     def _rehearsed(self, plan: Plan) -> dict[str, Mapping[str, bytes]]:
