@@ -135,7 +135,7 @@ class Agent:
         self._by_name: dict[str, str] = {}  # namespace/name → uid
         cgroups = ControlGroups(config.cgroup_parent)
         # A user namespace's root may own the files by chance, but may not set what the runtime sets (devices).
-        self._limits = cgroups.writable and is_privileged()
+        self._limits = bool(config.cgroup_parent) and cgroups.writable and is_privileged()
         self.runtime: Runtime = runtime or OCIRuntime(config.run_dir, cgroups=cgroups, clock=clock)
         network = NodeNetwork(bridge=config.bridge, pod_cidr=config.pod_cidr)
         self.network = PodNetwork(wiring, network, config.run_dir / "netns")

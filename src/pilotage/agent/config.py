@@ -24,7 +24,7 @@ class Config:
     run_dir: Path  # does not: namespaces, running containers; unique per node
     images_dir: Path | None = None  # None: `data_dir`/images; nodes of one machine should share one
     hidden_paths: tuple[Path, ...] = ()  # what no container may see, beside data_dir and run_dir
-    cgroup_parent: str = "/pilotage/default"  # "/pilotage/<cluster>"
+    cgroup_parent: str = "/pilotage/default"  # "/pilotage/<cluster>"; empty: control groups are left alone
     bridge: str = "cni0"
     static_pods_dir: Path | None = None  # None: none; made if it does not exist
     labels: dict[str, str] = field(default_factory=dict)

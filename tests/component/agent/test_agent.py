@@ -48,6 +48,7 @@ class Scene:
             pod_cidr="10.244.1.0/24",
             data_dir=tmp_path / "data",
             run_dir=tmp_path / "run",
+            cgroup_parent="",  # nothing runs in them
         )
 
     async def start(self) -> None:
