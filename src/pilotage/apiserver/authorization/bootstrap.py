@@ -181,6 +181,7 @@ _ROLES: dict[str, tuple[Document, ...]] = {
         _rule(_READ, "", "nodes", "pods"),
         _rule(_READ, "networking.k8s.io", "servicecidrs"),
         _rule(_READ, "dns.pilotage.dev", "dnsrecords"),
+        _rule(_READ, "multicluster.x-k8s.io", "serviceimports"),
         _rule(("patch", "update"), "dns.pilotage.dev", "dnsrecords/status"),
         *_EVENTS,
     ),
