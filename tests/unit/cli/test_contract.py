@@ -4,11 +4,9 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 
 from pilotage.cli.__main__ import run
 
@@ -27,10 +25,9 @@ COMPONENTS = (
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PILOTAGE_HOME", str(tmp_path))
-    yield tmp_path
-    structlog.reset_defaults()  # a component that began to run logs to a stream that is gone with the test
+    return tmp_path
 
 
 @pytest.mark.parametrize("command", CLUSTER + COMPONENTS)
