@@ -55,8 +55,12 @@ class HealthChecks:
                 namespace, _, name = service.partition("/")
                 body = json.dumps({"service": {"namespace": namespace, "name": name}, "localEndpoints": count}).encode()
                 status = "200 OK" if count else "503 Service Unavailable"
-                head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-                writer.write(head.encode() + b"Connection: close\r\n\r\n" + body)
+                head = (
+                    f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+                    # As kube-proxy says it, for balancers that can weigh their targets.
+                    f"X-Load-Balancing-Endpoint-Weight: {count}\r\nConnection: close\r\n\r\n"
+                )
+                writer.write(head.encode() + body)
                 await writer.drain()
         except (TimeoutError, OSError, ValueError):
             pass  # the asker's trouble; it asks again

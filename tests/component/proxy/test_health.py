@@ -14,12 +14,17 @@ def free_port() -> int:
 
 
 async def ask(port: int) -> tuple[str, object]:
+    head, body = await fetch(port)
+    return head[0], body
+
+
+async def fetch(port: int) -> tuple[list[str], object]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /healthz HTTP/1.1\r\nHost: node\r\n\r\n")
     head, _, body = (await reader.read()).partition(b"\r\n\r\n")
     writer.close()
     await writer.wait_closed()
-    return head.split(b"\r\n")[0].decode(), json.loads(body)
+    return head.decode().split("\r\n"), json.loads(body)
 
 
 async def test_it_tells_whether_the_node_has_an_endpoint() -> None:
@@ -28,6 +33,7 @@ async def test_it_tells_whether_the_node_has_an_endpoint() -> None:
     try:
         await checks.apply({"default/web": (port, 2)})
         assert await ask(port) == ("HTTP/1.1 200 OK", {"service": name, "localEndpoints": 2})
+        assert "X-Load-Balancing-Endpoint-Weight: 2" in (await fetch(port))[0]
         await checks.apply({"default/web": (port, 0)})
         assert await ask(port) == ("HTTP/1.1 503 Service Unavailable", {"service": name, "localEndpoints": 0})
     finally:
