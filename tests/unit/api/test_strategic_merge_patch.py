@@ -105,6 +105,12 @@ def test_finalizers_are_a_set_with_deletions() -> None:
     assert strategic_merge_patch(document, patch, resource("Pod"))["metadata"]["finalizers"] == ["c", "b"]
 
 
+@pytest.mark.parametrize("name", ["finalizers", "$setElementOrder/finalizers"])
+def test_finalizers_are_strings(name: str) -> None:
+    with pytest.raises(PatchError, match="must be a list of strings"):
+        strategic_merge_patch(pod(), {"metadata": {"finalizers": ["a"], name: [{}]}}, resource("Pod"))
+
+
 def test_two_ports_of_one_number_are_told_apart_by_protocol() -> None:
     tcp, udp = ({"name": p.lower(), "port": 53, "protocol": p} for p in ("TCP", "UDP"))
     document = {"spec": {"ports": [tcp, udp]}}
@@ -119,6 +125,9 @@ def test_two_ports_of_one_number_are_told_apart_by_protocol() -> None:
         pytest.param({"containers": [{"image": "x"}]}, id="element without its merge key"),
         pytest.param({"containers": [{"name": "a", "$patch": "upside-down"}]}, id="unknown directive"),
         pytest.param({"securityContext": {"$patch": 1}}, id="directive of the wrong type"),
+        pytest.param({"securityContext": {"$retainKeys": [{}]}}, id="keys to retain that are no names"),
+        pytest.param({"containers": [{"name": {}}]}, id="merge key that is no plain value"),
+        pytest.param({"containers": [], "$setElementOrder/containers": [{"name": []}]}, id="order by no plain value"),
     ],
 )
 def test_malformed(patch: dict[str, Any]) -> None:

@@ -44,7 +44,7 @@ def _merge_map(document: _Object, patch: _Object, schema: Schema) -> _Object:
         raise PatchError.malformed(f"unknown patch type: {directive}")
     merged = dict(document)
     if _RETAIN_KEYS in patch:
-        kept = set(_list_of(patch[_RETAIN_KEYS], _RETAIN_KEYS))
+        kept = set(_scalars_of(patch[_RETAIN_KEYS], _RETAIN_KEYS))
         merged = {key: value for key, value in merged.items() if key in kept}
     for name in sorted(_list_names(patch)):
         value = _merge_list(merged.get(name), patch, name, _child(schema, name))
@@ -86,6 +86,13 @@ def _list_of(value: Any, what: str) -> list[Any]:
     return value
 
 
+def _scalars_of(value: Any, what: str) -> list[Any]:
+    if any(isinstance(item, (dict, list)) for item in _list_of(value, what)):
+        raise PatchError.malformed(f"{what} must be a list of strings or numbers")
+    scalars: list[Any] = value
+    return scalars
+
+
 def _merge_list(before: Any, patch: _Object, name: str, schema: Schema) -> list[Any] | None:
     """The list after the patch's elements, order and deletions; None when there is nothing to say about it."""
     elements = patch.get(name, [])
@@ -102,6 +109,9 @@ def _merge_list(before: Any, patch: _Object, name: str, schema: Schema) -> list[
     if not isinstance(before, list) and name not in patch:
         return None
     if not schema.merge_key:
+        _scalars_of(elements, name)
+        if order is not None:
+            _scalars_of(order, _ORDER + name)
         return _merge_scalars(original, elements, order, deletions)
     return _merge_elements(original, elements, order, schema)
 
@@ -148,6 +158,8 @@ def _key_function(merge_key: str) -> Callable[[Any], Hashable]:
     def key_of(element: Any) -> Hashable:
         if not isinstance(element, dict) or merge_key not in element:
             raise PatchError.malformed(f"map: {element!r} does not contain declared merge key: {merge_key}")
+        if isinstance(element[merge_key], (dict, list)):
+            raise PatchError.malformed(f"map: {element!r} has no plain value for merge key: {merge_key}")
         key: Hashable = element[merge_key]
         return key
 
