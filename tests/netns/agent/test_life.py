@@ -15,10 +15,10 @@ LOOP = "while :; do sleep 0.05; done"
 
 async def test_a_rule_restarts_one_container_of_a_pod_that_never_restarts(node: NodeUnderTest) -> None:
     rules = [{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]
-    script = "echo try; test -e /work/again && exit 3; touch /work/again; exit 42"
+    script = "echo try; test -e /scratch/again && exit 3; touch /scratch/again; exit 42"
     container = {
         "name": "c", "command": ["sh", "-c", script], "restartPolicy": "Never", "restartPolicyRules": rules,
-        "volumeMounts": [{"name": "work", "mountPath": "/work"}],
+        "volumeMounts": [{"name": "work", "mountPath": "/scratch"}],
     }  # fmt: skip
     spec = {"containers": [container], "volumes": [{"name": "work", "emptyDir": {}}], "restartPolicy": "Never"}
     await node.create("ruled", spec)

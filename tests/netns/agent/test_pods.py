@@ -182,14 +182,14 @@ async def test_a_killed_container_comes_back_with_the_same_address(node: NodeUnd
 
 
 async def test_init_containers_run_in_order_and_a_sidecar_beside(node: NodeUnderTest) -> None:
-    mount = {"volumeMounts": [{"name": "work", "mountPath": "/work"}]}
+    mount = {"volumeMounts": [{"name": "work", "mountPath": "/scratch"}]}
     spec = {
         "initContainers": [
-            {"name": "one", "command": ["sh", "-c", "echo one >> /work/order"], **mount},
+            {"name": "one", "command": ["sh", "-c", "echo one >> /scratch/order"], **mount},
             {"name": "side", "command": SLEEP, "restartPolicy": "Always", **mount},
-            {"name": "two", "command": ["sh", "-c", "echo two >> /work/order"], **mount},
+            {"name": "two", "command": ["sh", "-c", "echo two >> /scratch/order"], **mount},
         ],
-        "containers": [{"name": "c", "command": ["sh", "-c", "cat /work/order; exit 0"], **mount}],
+        "containers": [{"name": "c", "command": ["sh", "-c", "cat /scratch/order; exit 0"], **mount}],
         "volumes": [{"name": "work", "emptyDir": {}}],
         "restartPolicy": "Never",
     }
