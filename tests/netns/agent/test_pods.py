@@ -213,7 +213,8 @@ async def test_configuration_reaches_files_and_environment_and_follows_changes(n
         "command": [
             "sh", "-c",
             'echo "$COLOR $TOKEN $ALL_n $POD $(ALL_n)"; cat /conf/color /info/labels; echo; stat -L -c %a /secret/*;'
-            " while :; do cat /conf/color; echo; sleep 0.1; done",
+            # One write a line: what comes in parts is logged in parts.
+            ' while :; do echo "$(cat /conf/color)"; sleep 0.1; done',
         ],
         "env": [
             {"name": "COLOR", "valueFrom": {"configMapKeyRef": {"name": "conf", "key": "color"}}},
