@@ -28,9 +28,8 @@ CHANGES_MAX = 4_096
 # A read that names a future revision waits this long, as kube-apiserver does, before it answers "too large".
 FUTURE_REVISION_WAIT_S = 3.0
 
-# Watchers told in one turn of the event loop: what they are sent leaves at the end of it, so the first watchers of many
-# have their event while the last ones' is still being encrypted.
-WATCHERS_PER_TURN = 10
+# Watchers told in one turn of the event loop, two milliseconds of it: others get their turn between, the writer too.
+WATCHERS_PER_TURN = 64
 
 # Nobody waits for proof that these were seen; they change all the time.
 _INSIGNIFICANT = frozenset(("leases", "events"))
@@ -271,20 +270,21 @@ class Cache:
             async for batch in watch:
                 changed = {self._apply(event): None for event in batch.events}
                 self.revision = batch.revision
-                self._release()
                 await self._tell(changed)
         finally:
             await watch.close()
 
     async def _tell(self, changed: Iterable[ResourceCache]) -> None:
-        """Wake the watchers of what has changed."""
+        """Wake the watchers of what has changed, then those who wait for the revision."""
         told = 0
         for cache in changed:
             for cursor in tuple(cache.cursors):
                 if told and told % WATCHERS_PER_TURN == 0:
+                    self._release()
                     await asyncio.sleep(0)
                 cursor.wake()
                 told += 1
+        self._release()
 
     def _apply(self, event: Event) -> ResourceCache:
         group, plural, key = split_key(event.key)
