@@ -91,8 +91,6 @@ class Config:
         for field, text in (("dns_service", self.dns_service), ("publish_service", self.publish_service)):
             if text and text.count("/") != 1:
                 raise UsageError(f"{field}: {text!r} is not NAMESPACE/NAME")
-        if self.handover and (self.listen_tls or self.listen_https) and not self.reuse_port:
-            raise UsageError("handover: ports of DNS over TLS and HTTPS are not handed over and need reuse_port")
         try:
             if not from_text(self.zone):
                 raise ValueError("the root cannot be the cluster's zone")

@@ -37,12 +37,17 @@ class _Stream:
 
 
 class HttpsListener:
-    """Serves connections that `asyncio.start_server` hands it after the handshake."""
+    """Serves accepted connections, after the handshake."""
 
     def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
         self._open = 0
+        self.leaving = False
         self._cluster, self._upstream = (QUERIES.labels("https", by) for by in ("cluster", "upstream"))
+
+    def leave(self) -> None:
+        """Connections end after their next reply, unless another request is under way."""
+        self.leaving = True
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, until it ends, is idle, or breaks a rule."""
@@ -101,7 +106,7 @@ class HttpsListener:
                 async with asyncio.timeout(MESSAGE_TIMEOUT_S):
                     body = await reader.readexactly(length)
                 reply = await self.reply(read_request(method, target, fields.get("content-type", ""), body), client)
-                last = version != "HTTP/1.1" or fields.get("connection", "").lower() == "close"
+                last = version != "HTTP/1.1" or fields.get("connection", "").lower() == "close" or self.leaving
             writer.write(_http1_response(reply, last=last))
             async with asyncio.timeout(MESSAGE_TIMEOUT_S):
                 await writer.drain()
@@ -147,6 +152,12 @@ class _Http2:
 
     async def run(self) -> None:
         """Until the peer ends it. Raises `ValueError` when it breaks the protocol."""
+        try:
+            await self._converse()
+        finally:
+            self._end()
+
+    async def _converse(self) -> None:
         import h2.exceptions
 
         self._connection.initiate_connection()
@@ -200,6 +211,15 @@ class _Http2:
             self._connection.send_headers(stream, [(":status", "200"), *response_fields(reply)])
             self._send_on(stream)
         await self._flush()
+        if self._listener.leaving and not self._streams:
+            self._end()
+
+    def _end(self) -> None:
+        """GOAWAY tells the peer which of its requests it may send again elsewhere (RFC 9113 §6.8)."""
+        if not self._writer.is_closing():
+            self._connection.close_connection()
+            self._writer.write(self._connection.data_to_send())
+            self._writer.close()
 
     def _send_on(self, stream: int) -> None:
         """As much of the reply as the peer's window takes; the rest when it opens."""

@@ -13,12 +13,13 @@ import contextlib
 import os
 import socket
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from pilotage.dns.chain.exchange import Address
+from pilotage.dns.sockets import Key
 from pilotage.telemetry import get_logger
 
 SOCKETS_MAX = 64
@@ -29,16 +30,16 @@ _log = get_logger()
 
 
 class _Offer(msgspec.Struct):
-    """In the order of the file descriptors: two per address, datagrams and streams."""
+    """In the order of the file descriptors."""
 
-    addresses: list[tuple[str, int]]
+    sockets: list[Key]
 
 
 @dataclass(slots=True)
 class Taken:
     """What another process gave."""
 
-    sockets: dict[Address, tuple[socket.socket, socket.socket]]
+    sockets: dict[Key, socket.socket]
     connection: socket.socket
 
     async def confirm(self) -> None:
@@ -49,15 +50,7 @@ class Taken:
             async with asyncio.timeout(TAKE_TIMEOUT_S):
                 await loop.sock_sendall(self.connection, READY)
                 await loop.sock_recv(self.connection, len(DONE))
-        self.close()
-
-    def close(self) -> None:
-        """Close what nobody has taken out of `sockets`, too."""
         self.connection.close()
-        for pair in self.sockets.values():
-            for taken in pair:
-                taken.close()
-        self.sockets.clear()
 
 
 def take_over(path: str) -> Taken | None:
@@ -68,8 +61,8 @@ def take_over(path: str) -> Taken | None:
         connection.connect(path)
         message, descriptors, _, _ = socket.recv_fds(connection, 65_536, SOCKETS_MAX)
         sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
-        addresses = [Address(host, port) for host, port in msgspec.json.decode(message, type=_Offer).addresses]
-        if len(sockets) != 2 * len(addresses):
+        keys = msgspec.json.decode(message, type=_Offer).sockets
+        if len(sockets) != len(keys):
             raise ValueError("not as many sockets as were announced")
     except (OSError, ValueError, msgspec.MsgspecError) as error:
         connection.close()
@@ -78,14 +71,26 @@ def take_over(path: str) -> Taken | None:
         return None
     for taken in sockets:
         taken.setblocking(False)
-    pairs = {address: (sockets[2 * i], sockets[2 * i + 1]) for i, address in enumerate(addresses)}
-    return Taken(sockets=pairs, connection=connection)
+    return Taken(sockets=dict(zip(keys, sockets, strict=True)), connection=connection)
+
+
+def is_served(path: str) -> bool:
+    """Whether a process waits at `path` for the next one; it goes on waiting. Blocks briefly."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(TAKE_TIMEOUT_S)
+        try:
+            connection.connect(path)
+        except OSError:
+            return False
+        with contextlib.suppress(OSError):
+            connection.recv(65_536)  # its offer: left unread it would look like a failure to the other end
+    return True
 
 
 class HandoverListener:
     """Waits for the next process."""
 
-    def __init__(self, path: str, sockets: dict[Address, tuple[socket.socket, socket.socket]]) -> None:
+    def __init__(self, path: str, sockets: Mapping[Key, socket.socket]) -> None:
         """Raises `OSError`."""
         self._sockets = sockets
         Path(path).unlink(missing_ok=True)
@@ -107,8 +112,8 @@ class HandoverListener:
             try:
                 if _peer_uid(connection) not in (0, os.geteuid()):
                     raise PermissionError("another user")
-                offer = _Offer(addresses=[(address.host, address.port) for address in self._sockets])
-                descriptors = [part.fileno() for pair in self._sockets.values() for part in pair]
+                offer = _Offer(sockets=list(self._sockets))
+                descriptors = [each.fileno() for each in self._sockets.values()]
                 rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
                 connection.sendmsg([msgspec.json.encode(offer)], rights)
                 if await loop.sock_recv(connection, len(READY)) == READY:

@@ -8,19 +8,18 @@ tries again, where a closed port would look like a broken network.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import ipaddress
-import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import msgspec
 
 from pilotage.api.core_v1 import Namespace, Pod, Service
 from pilotage.api.discovery_v1 import EndpointSlice
 from pilotage.client import Client, Informer, WatermarkPublisher
+from pilotage.dns.accepting import Acceptor
 from pilotage.dns.chain import Chain
 from pilotage.dns.chain.build import Plan
 from pilotage.dns.chain.environment import Environment
@@ -40,10 +39,11 @@ from pilotage.dns.lastgood import LastGood
 from pilotage.dns.metrics import ADDRESSES, CHANGES, COMPILED, SERVICES
 from pilotage.dns.publish import SlicePublisher, own_slices
 from pilotage.dns.resolver import Resolver
-from pilotage.dns.secure import HTTPS_PORT, TLS_PORT, SecureListeners
-from pilotage.dns.tcp import StreamListener
+from pilotage.dns.secure import SecureListeners
+from pilotage.dns.sockets import Sockets
+from pilotage.dns.tcp import MESSAGE_BYTES_MAX, StreamListener
 from pilotage.dns.transfer import Transfers
-from pilotage.dns.udp import RECEIVE_BUFFER_BYTES, DatagramListener
+from pilotage.dns.udp import DatagramListener
 from pilotage.dns.watching import Watching
 from pilotage.kit.clock import SYSTEM_CLOCK, Clock
 from pilotage.kit.errors import UsageError
@@ -52,11 +52,9 @@ from pilotage.telemetry import get_logger
 from pilotage.telemetry.health import serve_health
 
 CONSUMER = "dns"
-STREAM_BACKLOG = 512
 DRAIN_S = 5.0
 """For questions and connections that the next process cannot take over."""
-QUIET_CHECKS = 10
-"""A connection that was just accepted is counted a few turns of the loop later."""
+DRAIN_CHECK_S = 0.02
 _log = get_logger()
 
 
@@ -74,86 +72,35 @@ def settings_of(config: Config, addresses: tuple[Address, ...]) -> ZoneSettings:
     )
 
 
-@dataclass(slots=True)
-class _Bound:
-    address: Address
-    datagrams: socket.socket
-    streams: socket.socket
-
-
-def bind(address: Address, *, reuse_port: bool = False) -> _Bound:
-    """Both sockets of one address, on the same port. Raises `OSError`."""
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    attempts = 1 if address.port else 20  # a free UDP port may be taken for TCP
-    while True:
-        attempts -= 1
-        datagrams, streams = socket.socket(family, socket.SOCK_DGRAM), socket.socket(family, socket.SOCK_STREAM)
-        try:
-            for bound in (datagrams, streams):
-                bound.setblocking(False)
-                if reuse_port:
-                    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                if family is socket.AF_INET6:
-                    bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            streams.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-            datagrams.bind((address.host, address.port))
-            port = datagrams.getsockname()[1]
-            streams.bind((address.host, port))
-            return _Bound(Address(address.host, port), datagrams, streams)
-        except OSError:
-            datagrams.close()
-            streams.close()
-            if not attempts:
-                raise
-
-
 class Server:
     """One DNS process. `addresses` are known once it is entered."""
 
     def __init__(self, config: Config, *, clock: Clock = SYSTEM_CLOCK) -> None:
-        """Binds the sockets. Raises `UsageError`, or `OSError` when a port is taken."""
+        """Opens the sockets. Raises `UsageError`, or `OSError` when a port is taken."""
         config.check()
         self._config = config
         self._clock = clock
-        self._bound: list[_Bound] = []
-        self.secure: SecureListeners | None = None
-        """Those that speak TLS; always there once the server is made."""
         self._taken = take_over(config.handover) if config.handover else None
+        self._sockets = Sockets(self._taken.sockets if self._taken else {}, reuse_port=config.reuse_port)
         try:
-            for text in config.listen:
-                address = parse_address(text)
-                pair = self._taken.sockets.pop(address, None) if self._taken is not None else None
-                bound = _Bound(address, *pair) if pair is not None else bind(address, reuse_port=config.reuse_port)
-                self._bound.append(bound)
-        except OSError:
-            self._close_sockets()
-            raise
-        self.addresses = tuple(bound.address for bound in self._bound)
-        """What is listened on, with the ports really taken."""
-        try:
-            self.secure = SecureListeners(
-                config,
-                [_pair(parse_address(text, default_port=TLS_PORT)) for text in config.listen_tls],
-                [_pair(parse_address(text, default_port=HTTPS_PORT)) for text in config.listen_https],
-            )
-        except (OSError, UsageError):
-            self._close_sockets()
-            raise
-        self.table = Table(settings_of(config, self.addresses), recursion=False)
-        self.environment = Environment(table=self.table, clock=clock)
-        try:
+            self._bound = [self._sockets.open_pair(parse_address(text)) for text in config.listen]
+            self.addresses = tuple(address for address, _, _ in self._bound)
+            """What is listened on, with the ports really taken."""
+            self.secure = SecureListeners(config, self._sockets)
+            """Those that speak TLS."""
+            self._health = self._sockets.open("health", parse_address(config.health)) if config.health else None
+            self.table = Table(settings_of(config, self.addresses), recursion=False)
+            self.environment = Environment(table=self.table, clock=clock)
             self.chains = ChainService(config, self.environment)
-        except UsageError:
-            self._close_sockets()
+        except (OSError, UsageError):
+            self._close()
             raise
         self.table.leases = Leases(clock.monotonic) if config.health else None
         self._bound_ttl(self.chains.plan)
         self.resolver = Resolver(self.table, self.chains.chain)
         self._datagrams: list[DatagramListener] = []
         self._imports: Imports | None = None  # without an API, or by choice: no cluster set
-        self._servers: list[asyncio.Server] = []
-        self._streams: StreamListener | None = None
+        self._acceptors: list[Acceptor] = []
 
     def _bound_ttl(self, plan: Plan) -> None:
         """TTLs by the file's bounds, or the one TTL of the start."""
@@ -170,27 +117,19 @@ class Server:
             await asyncio.sleep(1.0)
             self.table.grow_ttls(self._clock.monotonic())
 
-    def _close_sockets(self) -> None:
+    def _close(self) -> None:
+        self._sockets.close()
         if self._taken is not None:
-            self._taken.close()
-        for bound in self._bound:
-            bound.datagrams.close()
-            bound.streams.close()
-        if self.secure is not None:
-            self.secure.close()
+            self._taken.connection.close()
 
     async def run(self, client: Client | None, on_ready: Callable[[], None]) -> None:
         """Serve until cancelled. Without a client the cluster is empty and only upstreams are asked."""
         try:
             async with AsyncExitStack() as stack:
                 tasks = await stack.enter_async_context(task_set())
+                pages = await stack.enter_async_context(AsyncExitStack())
                 if self._taken is None:
-                    await self._listen(stack, tasks)
-                if self._config.health:
-                    expose()
-                    health = parse_address(self._config.health)
-                    pages = {"/leases": self._leases}
-                    await stack.enter_async_context(serve_health(health.host, health.port, self._unready, pages))
+                    await self._listen(stack, tasks, pages)
                 watching = None
                 if client is None:
                     self.table.synced = True
@@ -210,45 +149,40 @@ class Server:
                 tasks.start(self.chains.run(exchange), name="chain")
                 tasks.start(self._grow_ttls(), name="ttl")
                 if self._taken is not None:
-                    await self._listen(stack, tasks)
+                    await self._listen(stack, tasks, pages)
                     await self._taken.confirm()
                 on_ready()
                 _log.info("dns ready", addresses=[str(address) for address in self.addresses])
                 await self._until_relieved()
+                await pages.aclose()
+                await self._finish()
         finally:
             self.resolver.close()
-            self._close_sockets()
+            self._close()
 
     async def _until_relieved(self) -> None:
-        """For ever; with a handover, until another process answers by our sockets and what we began is answered."""
+        """For ever; with a handover, until another process answers by our sockets and we read them no more."""
         if not self._config.handover:
             await asyncio.get_running_loop().create_future()
-        sockets = {bound.address: (bound.datagrams.dup(), bound.streams.dup()) for bound in self._bound}
-        waiting = HandoverListener(self._config.handover, sockets)
+        waiting = HandoverListener(self._config.handover, self._sockets.held)
         try:
             relief = await waiting.wait()
         finally:
             waiting.close()
-            for pair in sockets.values():
-                for duplicate in pair:
-                    duplicate.close()
         for listener in self._datagrams:
             listener.pause()
-        loop = asyncio.get_running_loop()
-        for bound in self._bound:
-            with contextlib.suppress(RuntimeError):  # uvloop accepts and serves in one turn
-                loop.remove_reader(bound.streams.fileno())
-        await asyncio.sleep(0.05)  # asyncio takes a few turns from accepting to serving, and forgets those if closed
-        for server in self._servers:
-            server.close()
+        for acceptor in self._acceptors:
+            await acceptor.stop()
         relief.close()
         _log.info("relieved, finishing what was begun")
+
+    async def _finish(self) -> None:
+        """Until every question that was read is answered and every connection has ended."""
         deadline = self._clock.monotonic() + DRAIN_S
-        quiet = 0
-        while self._clock.monotonic() < deadline and quiet < QUIET_CHECKS:
-            await asyncio.sleep(0.02)
-            busy = any(listener.pending for listener in self._datagrams) or (self._streams and self._streams.open)
-            quiet = 0 if busy else quiet + 1
+        while self._clock.monotonic() < deadline:
+            if not any(each.pending for each in self._datagrams) and not any(each.busy for each in self._acceptors):
+                return
+            await asyncio.sleep(DRAIN_CHECK_S)
 
     def _leases(self) -> bytes:
         """Address → seconds, for whoever wants to give an address to another pod."""
@@ -264,24 +198,20 @@ class Server:
         COMPILED.set(snapshot.compiled)
         return "" if snapshot.synced else "waiting for the first complete view of the cluster"
 
-    async def _listen(self, stack: AsyncExitStack, tasks: TaskSet) -> None:
+    async def _listen(self, stack: AsyncExitStack, tasks: TaskSet, pages: AsyncExitStack) -> None:
         transfers = Transfers(self.table, self._config.transfer_to) if self._config.transfer_to else None
-        streams = StreamListener(self.resolver, transfers=transfers)
-        self._streams = streams
-        assert self.secure is not None
-        await self.secure.start(stack, tasks, self.resolver, transfers)
-        for bound in self._bound:
-            listener = DatagramListener(bound.datagrams, self.resolver, tasks)
+        acceptor = Acceptor(StreamListener(self.resolver, transfers=transfers), tasks)
+        stack.callback(acceptor.close)
+        self._acceptors = [acceptor, *await self.secure.start(stack, tasks, self.resolver, transfers)]
+        for _, datagrams, streams in self._bound:
+            listener = DatagramListener(datagrams, self.resolver, tasks)
             listener.start()
             self._datagrams.append(listener)
             stack.callback(listener.close)
-
-            def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                tasks.start(streams.serve(reader, writer))
-
-            server = await asyncio.start_server(accept, sock=bound.streams, backlog=STREAM_BACKLOG)
-            self._servers.append(server)
-            stack.callback(server.close)
+            await acceptor.start(streams, limit=MESSAGE_BYTES_MAX)
+        if self._health is not None:
+            expose()
+            await pages.enter_async_context(serve_health(self._health, self._unready, {"/leases": self._leases}))
 
     async def _watch(self, client: Client, tasks: TaskSet) -> None:
         services = Informer(client, Service, transform=kept_service)
@@ -371,10 +301,6 @@ class Server:
         CHANGES.labels(kind).inc()
         self.resolver.cluster_changed()
         self.table.advance_serial(int(self._clock.wall().timestamp()))
-
-
-def _pair(address: Address) -> tuple[str, int]:
-    return address.host, address.port
 
 
 def _consumer(config: Config) -> str:

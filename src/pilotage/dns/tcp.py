@@ -27,7 +27,7 @@ MESSAGE_BYTES_MAX = 4_096
 
 
 class StreamListener:
-    """Serves connections that `asyncio.start_server` hands it, plain ones and those that TLS protects (RFC 7858)."""
+    """Serves accepted connections, plain ones and those that TLS protects (RFC 7858)."""
 
     def __init__(self, resolver: Resolver, *, transport: str = "tcp", transfers: Transfers | None = None) -> None:
         """`transport` is what metrics and taps call it; without `transfers` nobody may copy the zone."""
@@ -35,13 +35,13 @@ class StreamListener:
         self._transport = transport
         self._transfers = transfers
         self._open = 0
+        self._leaving = False
         self._idle: dict[asyncio.StreamWriter, None] = {}  # waiting for a question, longest first
         self._cluster, self._upstream = (QUERIES.labels(transport, by) for by in ("cluster", "upstream"))
 
-    @property
-    def open(self) -> int:
-        """Connections."""
-        return self._open
+    def leave(self) -> None:
+        """Connections end after their next answer, unless another question is there already."""
+        self._leaving = True
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, until it ends, is idle, or breaks a rule."""
@@ -72,13 +72,20 @@ class StreamListener:
 
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, tasks: TaskSet) -> None:
         slots = asyncio.Semaphore(QUESTIONS_MAX)
+        asked = False
         while True:
-            async with asyncio.timeout(IDLE_TIMEOUT_S):
-                self._idle[writer] = None
-                prefix = await reader.read(2)
-                self._idle.pop(writer, None)
-                if len(prefix) == 1:
-                    prefix += await reader.readexactly(1)
+            try:
+                async with asyncio.timeout(0 if asked and self._leaving else IDLE_TIMEOUT_S):
+                    self._idle[writer] = None
+                    prefix = await reader.read(2)
+                    self._idle.pop(writer, None)
+                    if len(prefix) == 1:
+                        prefix += await reader.readexactly(1)
+            except TimeoutError:
+                if self._leaving:
+                    break
+                raise
+            asked = True
             if not prefix:
                 break  # the peer has asked everything, and may still be listening
             length = int.from_bytes(prefix, "big")

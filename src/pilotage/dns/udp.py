@@ -27,8 +27,6 @@ DATAGRAM_BYTES_MAX = 4096
 """A query is a question and a few options; the rest of a longer one is cut and then malformed."""
 PENDING_MAX = 2_000
 """Questions waiting for upstreams, about 10 kB each with their sockets."""
-RECEIVE_BUFFER_BYTES = 4 << 20
-"""Asks the kernel to hold bursts of some ten thousand queries; it may grant less."""
 
 
 class DatagramListener:

@@ -4,6 +4,7 @@ Plain HTTP on a loopback or in-fabric address; carries no secrets. Readiness is 
 decides; its reason is shown to whoever asks.
 """
 
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def serve_health(
-    host: str, port: int, ready: Callable[[], str], pages: Mapping[str, Callable[[], bytes]] | None = None
-) -> AsyncIterator[int]:
-    """Serve until the block ends; yields the port. `ready` returns "" when ready, else the reason why not.
+    bound: socket.socket, ready: Callable[[], str], pages: Mapping[str, Callable[[], bytes]] | None = None
+) -> AsyncIterator[None]:
+    """Serve by a bound socket until the block ends. `ready` returns "" when ready, else the reason why not.
 
     `pages` are further documents of the component's own, as JSON, by path.
     """
@@ -43,9 +44,8 @@ async def serve_health(
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port)
-        await site.start()
-        yield runner.addresses[0][1]
+        await web.SockSite(runner, bound).start()
+        yield
     finally:
         await runner.cleanup()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -169,62 +168,3 @@ async def test_leases_can_be_read(tmp_path: Path) -> None:
             await ask(server.port, "web.default.svc")
             async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/leases") as response:
                 assert json.loads(await response.text()) == {"seconds": {"10.96.0.20": 5.0}}
-
-
-CHILD = """
-import asyncio, sys
-from pilotage.client import Client
-from pilotage.dns import Config, run
-
-async def main():
-    async with Client.from_kubeconfig(sys.argv[1]) as client:
-        config = Config(listen=(sys.argv[2],), handover=sys.argv[3])
-        await run(config, client, on_ready=lambda: print("ready", flush=True))
-
-asyncio.run(main())
-"""
-
-
-async def test_the_next_process_takes_over_and_no_question_is_lost(tmp_path: Path) -> None:
-    async with api_server() as api:
-        await api.client.create(service("web", "10.96.0.20"))
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        command = (sys.executable, "-c", CHILD, str(api.kubeconfig_path), f"127.0.0.1:{port}", str(tmp_path / "s"))
-
-        async def start() -> asyncio.subprocess.Process:
-            process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-            assert process.stdout is not None
-            async with asyncio.timeout(30):
-                assert await process.stdout.readline() == b"ready\n"
-            return process
-
-        processes = [await start()]
-        try:
-            stop = asyncio.Event()
-            asked = 0
-
-            async def ask_on(*, tcp: bool) -> None:
-                nonlocal asked
-                query = dns.message.make_query("web.default.svc.cluster.local.", "A")
-                send = dns.asyncquery.tcp if tcp else dns.asyncquery.udp
-                while not stop.is_set():
-                    # One packet each: an answer that does not come in ten seconds is a question lost.
-                    response = await send(query, "127.0.0.1", timeout=10, port=port)
-                    assert answers(response) == ["10.96.0.20"]
-                    asked += 1
-
-            asking = asyncio.gather(*(ask_on(tcp=tcp) for tcp in (False, False, True)))
-            for _ in range(2):
-                processes.append(await start())
-                async with asyncio.timeout(20):
-                    assert await processes[-2].wait() == 0, "the old one has ended by itself"
-            stop.set()
-            await asking
-            assert asked > 10
-        finally:
-            for process in processes:
-                if process.returncode is None:
-                    process.terminate()
-                    await process.wait()

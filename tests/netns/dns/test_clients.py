@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from pilotage.dns import Config, Server
 from pilotage.kit.tasks import task_set
+from pilotage.testing.certificates import write_certificate
 from pilotage.testing.dns import endpoint, fill, part, service
 
 ZONE = "cluster.local"
@@ -25,19 +22,11 @@ BIG = f"big.default.svc.{ZONE}"
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "dns")])
-    start = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
-    made = x509.CertificateBuilder(name, name, key.public_key(), 7, start, start.replace(year=2120))
-    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
-    (tmp_path / "tls.crt").write_bytes(made.sign(key, hashes.SHA256()).public_bytes(pem))
-    (tmp_path / "tls.key").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
     config = Config(
         listen=("127.0.0.1:0", "[::1]:0"),
         listen_tls=("127.0.0.1:0",),
         listen_https=("127.0.0.1:0",),
-        certificate=str(tmp_path / "tls.crt"),
-        key=str(tmp_path / "tls.key"),
+        **write_certificate(tmp_path),
         transfer_to=("127.0.0.1",),
         reverse_cidrs=("10.96.0.0/16",),
         upstreams=("127.0.0.1:9",),  # never asked here: without any, dig rightly says that there is no recursion

@@ -5,6 +5,7 @@ Apart from the other components because it has commands of its own.
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -73,16 +74,18 @@ def dns(
     """Run a cluster's DNS server on one node."""
     if context.invoked_subcommand is not None:
         return 0
+    from pilotage.client import Client
     from pilotage.dns import Config, run
+    from pilotage.dns.workers import RELIEVED, check_handover
 
     if kubeconfig is None:
         raise typer.BadParameter("missing option --kubeconfig")
     if not listen:
         raise typer.BadParameter("missing option --listen")
     if workers > 1 and not worker:
-        if handover or any(text.endswith(":0") for text in (*listen, *(listen_tls or ()), *(listen_https or ()))):
-            raise typer.BadParameter("--workers goes neither with --handover nor with port 0")
-        return _run_workers(workers, log_level)
+        if any(text.endswith(":0") for text in (*listen, *(listen_tls or ()), *(listen_https or ()))):
+            raise typer.BadParameter("--workers does not go with port 0")
+        return _run_workers(workers, handover, log_level)
     config = Config(
         listen=tuple(listen),
         listen_tls=tuple(listen_tls or ()),
@@ -106,14 +109,28 @@ def dns(
         worker=worker,
     )
     config.check()
-    return run_client("dns", log_level, kubeconfig, lambda client, ready: run(config, client, on_ready=ready))
+    if handover and not worker:
+        check_handover(handover, 1)
+    relieved = False
+
+    async def serve(client: Client, ready: Callable[[], None]) -> None:
+        nonlocal relieved
+        await run(config, client, on_ready=ready)
+        relieved = True
+
+    status = run_client("dns", log_level, kubeconfig, serve)
+    return RELIEVED if relieved and worker else status
 
 
-def _run_workers(workers: int, log_level: str) -> int:
+def _run_workers(workers: int, handover: str, log_level: str) -> int:
     """This very command once for each worker; only the first has the health port and the snapshot."""
-    from pilotage.dns.workers import run_workers
+    from pilotage.dns.workers import check_handover, handover_path, run_workers
 
     commands = [[sys.executable, "-m", "pilotage.cli", *sys.argv[1:], "--worker", str(n + 1)] for n in range(workers)]
+    if handover:
+        check_handover(handover, workers)
+        for number, words in enumerate(commands, 1):
+            words += ["--handover", handover_path(handover, number)]
     for words in commands[1:]:
         words += ["--health", "", "--snapshot", ""]
     return run_component("dns", log_level, lambda _: run_workers(commands), spawns_processes=True)
