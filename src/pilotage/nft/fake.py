@@ -4,7 +4,7 @@ It ships with the package so that whoever drives `Nft` can be tested anywhere. T
 `tests/netns/nft` holds it equal to the kernel.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pilotage.nft.core.generations import Foreign
 from pilotage.nft.core.objects import ElementValue, Set, Table, Transaction, chain_declaration
@@ -33,11 +33,15 @@ class FakeNft:
         self._generation += 1
         return 1
 
-    def elements(self, table: Table, target: Set) -> dict[bytes, ElementValue]:
+    def elements(self, table: Table, target: Set, *, steady: bool = True) -> dict[bytes, ElementValue]:
         content = self.ruleset.tables.get(table)
         if content is None or target.name not in content.sets:
             raise NftError(f"no set {target.name}", 2)
         return dict(content.elements[target.name])
+
+    def lookup(self, table: Table, target: Set, keys: Sequence[bytes]) -> dict[bytes, ElementValue]:
+        present = self.elements(table, target)
+        return {key: present[key] for key in keys if key in present}
 
     def has_table(self, table: Table) -> bool:
         return table in self.ruleset.tables

@@ -3,11 +3,11 @@
 Stands apart so that everybody above can be run on `FakeNft`. Transactions come from the proxy and from network
 policy; each takes effect as a whole. Structure goes through libnftables as text, pure element changes as netlink
 batches (see `core.wire` for the measurements). Acts in the network namespace in which it was made, from any thread
-but one at a time.
+but one at a time; one listing that is not steady may run beside.
 """
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from pilotage.nft.core import rulewire, wire
@@ -39,12 +39,17 @@ class Nft(Protocol):
         """
         ...
 
-    def elements(self, table: Table, target: Set) -> dict[bytes, ElementValue]:
-        """Every element of one set. Proportional to its size: never on the hot path.
+    def elements(self, table: Table, target: Set, *, steady: bool = True) -> dict[bytes, ElementValue]:
+        """Every element of one set. Never on the hot path: 100,000 take 0.2 s, and twice as many four times as long.
 
-        For a few milliseconds after many were added some may be left out: the kernel grows its hash table in the
-        background and its listing then skips (seen on Linux 6.18). Whoever finds one missing looks again.
+        Without `steady` it may run beside `apply`, and what changes meanwhile may be in it or not. For a few
+        milliseconds after many were added some may be left out even so: the kernel grows its hash table in the
+        background and its listing then skips (seen on Linux 6.18). Whoever finds one missing looks it up.
         """
+        ...
+
+    def lookup(self, table: Table, target: Set, keys: Sequence[bytes]) -> dict[bytes, ElementValue]:
+        """Those of `keys` in a set without intervals, with their values. About 8 µs each, whatever its size."""
         ...
 
     def has_table(self, table: Table) -> bool:
@@ -82,6 +87,7 @@ class KernelNft:
     def __init__(self) -> None:
         self._library = Libnftables()
         self._socket = ElementSocket()
+        self._lister = ElementSocket()  # its own, for listings beside transactions
         self._monitor = Monitor()
 
     def apply(self, transaction: Transaction) -> int:
@@ -108,8 +114,11 @@ class KernelNft:
             self._socket.put_rules(command.table, command.chain)
         return 1 + len(later)
 
-    def elements(self, table: Table, target: Set) -> dict[bytes, ElementValue]:
-        return self._socket.elements(table, target)
+    def elements(self, table: Table, target: Set, *, steady: bool = True) -> dict[bytes, ElementValue]:
+        return (self._socket if steady else self._lister).elements(table, target, steady=steady)
+
+    def lookup(self, table: Table, target: Set, keys: Sequence[bytes]) -> dict[bytes, ElementValue]:
+        return self._socket.lookup(table, target, keys)
 
     def has_table(self, table: Table) -> bool:
         return table.name in dict(self._socket.objects(wire.GETTABLE, table))
@@ -156,4 +165,5 @@ class KernelNft:
     def close(self) -> None:
         self._library.close()
         self._socket.close()
+        self._lister.close()
         self._monitor.close()

@@ -1,4 +1,4 @@
-"""Hears what others commit to nf_tables: which tables, and who.
+"""Hears what others commit to nf_tables: in which tables and sets, and who.
 
 Apart from the element socket because it only listens. While nobody listens the kernel makes no notifications at all,
 and ours would be most of them (one an element), so `deaf` leaves the group for the time of an own transaction; what
@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pilotage.nft.core import wire
-from pilotage.nft.core.generations import Foreign
-from pilotage.nft.core.objects import Table
+from pilotage.nft.core.generations import Foreign, Place
 
 _NETLINK_NETFILTER, _GROUP = 12, 7
 _SOL_NETLINK, _ADD_MEMBERSHIP, _DROP_MEMBERSHIP = 270, 1, 2
@@ -35,22 +34,26 @@ class Monitor:
         if not self._joined:
             self._join()
             return Foreign(complete=False)
-        generations, tables, by = set[int](), set[Table](), dict[str, None]()
+        generations, places, by = set[int](), set[Place](), dict[str, None]()
+        complete = True
         for _ in range(_READS_MAX):
             try:
                 data = self._socket.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT)
             except BlockingIOError:
-                return Foreign(generations=frozenset(generations), tables=frozenset(tables), by=tuple(by))
-            except OSError:  # ENOBUFS: the queue was full
                 break
+            except OSError:  # ENOBUFS: the queue was full; what is in it may still say where
+                complete = False
+                continue
             for message in wire.messages(data):
                 if message.kind == wire.NEWGEN:
                     commit = wire.read_commit(message.payload)
                     generations.add(commit.generation)
                     by[commit.by] = None
-                elif (table := wire.read_change(message.payload)) is not None:
-                    tables.add(table)
-        return Foreign(generations=frozenset(generations), tables=frozenset(tables), by=tuple(by), complete=False)
+                elif (place := wire.read_change(message.kind, message.payload)) is not None:
+                    places.add(place)
+        else:
+            complete = False
+        return Foreign(generations=frozenset(generations), places=frozenset(places), by=tuple(by), complete=complete)
 
     @contextmanager
     def deaf(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ import errno as codes
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from pilotage.nft.core import rulewire, wire
 from pilotage.nft.core.objects import AddElements, Chain, DeleteElements, ElementValue, Set, Table, Transaction
@@ -23,6 +23,8 @@ _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 # 5,000 Services with 250,000 endpoints make a batch of 20 MB; a netlink message is charged with its own size and slack.
 _SEND_BYTES_MAX = 256 << 20
 _RECEIVE_BYTES = 256 << 10
+_SEQUENCE_MAX = 0x7FFFFFFF
+_LOOKUPS_AT_ONCE = 100  # so that the answers fit into the host's default receive buffer (208 KiB)
 _DUMPS_MAX = 20  # listings of one set before giving up because others keep changing it
 # The kernel answers while sendmsg runs; a silence this long is a broken kernel.
 _REPLY_TIMEOUT_S = 60
@@ -67,11 +69,33 @@ class ElementSocket:
         if refusal := self._drain():
             raise NftError(f"nf_tables refused {what}: {os.strerror(refusal)}", refusal)
 
-    def elements(self, table: Table, target: Set) -> dict[bytes, ElementValue]:
-        """Every element of a set now in the kernel. Raises `NftError` (ENOENT) if there is no such set."""
+    def elements(self, table: Table, target: Set, *, steady: bool) -> dict[bytes, ElementValue]:
+        """Every element of a set now in the kernel. Raises `NftError` (ENOENT) if there is no such set.
+
+        Unless `steady`, a listing during which somebody committed is good enough.
+        """
         found: dict[bytes, ElementValue] = {}
-        for message in self._dump(lambda sequence: wire.list_elements(table, target, sequence)):
+        for message in self._dump(lambda sequence: wire.list_elements(table, target, sequence), steady=steady):
             found.update(wire.read_elements(message, target))
+        return found
+
+    def lookup(self, table: Table, target: Set, keys: Sequence[bytes]) -> dict[bytes, ElementValue]:
+        """Those of `keys` that are in a set. Raises `NftError` for anything but their absence."""
+        found: dict[bytes, ElementValue] = {}
+        for start in range(0, len(keys), _LOOKUPS_AT_ONCE):
+            part = keys[start : start + _LOOKUPS_AT_ONCE]
+            sequences = [self._next() for _ in part]
+            self._send(wire.get_elements(table, target, part, sequences[0]))
+            unanswered = set(sequences)
+            while unanswered:
+                for message in self._receive():
+                    if message.sequence not in unanswered:
+                        continue
+                    unanswered.remove(message.sequence)
+                    if message.kind != wire.NLMSG_ERROR:
+                        found.update(wire.read_elements(message.payload, target))
+                    elif (refusal := wire.read_error(message.payload)) != codes.ENOENT:
+                        raise NftError(f"nf_tables cannot look up: {os.strerror(refusal)}", refusal)
         return found
 
     def objects(self, kind: int, table: Table) -> list[tuple[str, bytes]]:
@@ -88,12 +112,12 @@ class ElementSocket:
                 return wire.read_generation(message.payload)
         raise NftError("nf_tables did not state its generation")
 
-    def _dump(self, request: Callable[[int], bytes]) -> list[bytes]:
+    def _dump(self, request: Callable[[int], bytes], *, steady: bool = True) -> list[bytes]:
         for _ in range(_DUMPS_MAX):
             sequence = self._next()
             self._send(request(sequence))
             payloads, interrupted = self._answers(sequence)
-            if not interrupted:
+            if not (interrupted and steady):
                 return payloads
         raise NftError(f"nf_tables changed during each of {_DUMPS_MAX} listings", codes.EINTR)
 
@@ -142,5 +166,5 @@ class ElementSocket:
                     refusal = refusal or wire.read_error(message.payload)
 
     def _next(self) -> int:
-        self._sequence = (self._sequence + 1) & 0x7FFFFFFF
+        self._sequence = self._sequence + 1 if self._sequence < _SEQUENCE_MAX else 1
         return self._sequence

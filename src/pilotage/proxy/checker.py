@@ -38,7 +38,7 @@ async def check(node: str, client: Client, backend: Backend) -> Verdict:
         if look:
             await asyncio.sleep(_PAUSE_S)
         version, services, plan = await _intent(node, client)
-        drift = await asyncio.to_thread(_audit, backend, plan)
+        drift = await asyncio.to_thread(backend.check, plan)
         now = frozenset((one.family, one.set, one.kind, one.element) for one in drift)
         # Standing differences are the same twice; what a proxy is just applying is not.
         standing = now if before is None else now & before
@@ -47,10 +47,6 @@ async def check(node: str, client: Client, backend: Backend) -> Verdict:
             return Verdict(resource_version=version, services=services, differences=kept)
         before = now
     return Verdict(resource_version=version, services=services, differences=drift)
-
-
-def _audit(backend: Backend, plan: Plan) -> tuple[Drift, ...]:
-    return backend.audit(plan, repair=False)
 
 
 async def _intent(node: str, client: Client) -> tuple[int, int, Plan]:

@@ -7,12 +7,10 @@ has everything up to a resourceVersion. Leaves out every decision (core) and eve
 """
 
 import asyncio
-import functools
 import gc
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from pilotage.api.core_v1 import Node, ObjectReference, Service
 from pilotage.api.discovery_v1 import EndpointSlice
@@ -24,8 +22,10 @@ from pilotage.kit.memory import give_back_memory
 from pilotage.kit.tasks import task_set
 from pilotage.network import Flow, NetworkError, forget_flows
 from pilotage.proxy import metrics
+from pilotage.proxy.auditor import Auditor
 from pilotage.proxy.backends import Backend
 from pilotage.proxy.backends.registry import BACKENDS, resolve
+from pilotage.proxy.blocking import in_thread
 from pilotage.proxy.core.drift import Drift
 from pilotage.proxy.core.flows import is_stale_flow
 from pilotage.proxy.core.layout import Surroundings
@@ -46,8 +46,6 @@ _DRIFT_LOGGED_MAX = 20
 _EVENT_TEXT_MAX = 1000  # the API takes messages of 1,024 bytes
 _PROBLEMS_MAX = 10  # told about one Service: a slice may hold a thousand wrong addresses, and one says it all
 
-R = TypeVar("R")
-
 _log = get_logger()
 
 
@@ -61,7 +59,7 @@ class Config:
     backend: str = "nftables"  # one of `backends.registry.NAMES`
     node_port_addresses: tuple[str, ...] = ()  # CIDRs of own addresses that answer on node ports; empty: all
     audit_interval_s: float = 0.2  # between looks at whether somebody else changed the kernel's rules
-    full_audit_interval_s: float = 300.0  # between comparisons of everything, though nobody seems to have changed any
+    full_audit_interval_s: float = 300.0  # within which everything is compared, though nobody seems to have changed it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +105,15 @@ class Proxier:
         self._problems: dict[str, tuple[Problem, ...]] = {}
         # One transaction at a time: the kernel seam is not for two threads, and order matters.
         self._kernel = asyncio.Lock()
+        self._auditor = Auditor(
+            backend,
+            self._kernel,
+            self._planner.elements_of,
+            self._report_drift,
+            interval_s=config.audit_interval_s,
+            round_s=config.full_audit_interval_s,
+            clock=clock,
+        )
 
     def snapshot(self) -> ProxySnapshot:
         return ProxySnapshot(
@@ -147,7 +154,7 @@ class Proxier:
                 gc.enable()
                 give_back_memory()
                 on_ready()
-                tasks.start(self._audit(), name="proxy audit")
+                tasks.start(self._auditor.run(), name="proxy audit")
                 await self._follow()
         finally:
             gc.enable()
@@ -239,7 +246,7 @@ class Proxier:
                     if delta.size <= self._backend.inline_elements_max:
                         self._backend.apply(delta)
                     else:
-                        await _in_thread(self._backend.apply, delta)
+                        await in_thread(self._backend.apply, delta)
                 except BackendError as error:
                     metrics.FAILURES.labels(kind="change").inc()
                     _log.error("change refused, comparing everything", error=str(error), elements=delta.size)
@@ -262,7 +269,7 @@ class Proxier:
             gone = self._planner.take().frontends_gone
             started = self._clock.monotonic()
             try:
-                changes = await _in_thread(self._backend.sync, self._planner.plan())
+                changes = await in_thread(self._backend.sync, self._planner.plan())
             except BackendError as error:
                 self._failures += 1
                 metrics.FAILURES.labels(kind="sync").inc()
@@ -290,7 +297,7 @@ class Proxier:
     async def _forget(self, delta: Delta) -> None:
         forgotten = 0
         for family in sorted(delta.clients_changed):
-            forgotten += await _in_thread(self._backend.forget_clients, family, dict(self._planner.sticky))
+            forgotten += await in_thread(self._backend.forget_clients, family, dict(self._planner.sticky))
         if (delta.flows_changed or delta.frontends_gone) and (self._planner.udp or delta.frontends_gone):
             udp, gone = dict(self._planner.udp), delta.frontends_gone
 
@@ -304,51 +311,21 @@ class Proxier:
                     reply_source_port=flow.reply_source_port,
                 )
 
-            forgotten += await _in_thread(self._forget_flows, is_stale)
+            forgotten += await in_thread(self._forget_flows, is_stale)
         metrics.FLOWS_FORGOTTEN.inc(forgotten)
 
     # ── drift ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _audit(self) -> None:
-        compared = self._clock.monotonic()
-        while True:
-            await asyncio.sleep(self.config.audit_interval_s)
-            # Comparing 100,000 elements took 0.6 to 0.8 s, and changes wait meanwhile: not while some do.
-            due = self._clock.monotonic() - compared >= self.config.full_audit_interval_s and not self._dirty
-            try:
-                async with self._kernel:  # so that the plan is the one in force
-                    if not self._backend.disturbed() and not due:
-                        continue
-                    compared = self._clock.monotonic()
-                    drift = await _in_thread(self._backend.audit, self._planner.plan())
-            except BackendError as error:
-                metrics.FAILURES.labels(kind="audit").inc()
-                _log.error("audit failed", error=str(error))
-                compared = float("-inf")  # whatever it was, it may not have been repaired
-                continue
-            self._report_drift(drift)
-
     def _report_drift(self, drift: tuple[Drift, ...]) -> None:
         for one in drift:
-            metrics.DRIFT.labels(kind=one.kind).inc()
-        if drift:
-            shown = [one.text() for one in drift[:_DRIFT_LOGGED_MAX]]
-            by = drift[0].by
-            _log.warning("drift repaired", differences=len(drift), first=shown, by=by)
-            node = ObjectReference(api_version="v1", kind="Node", name=self.config.node, uid=UID(self.config.node))
-            named = f"{len(drift)} differences, first: {shown[0]}" + (f"; changed by {by}" if by else "")
-            self._events.warning(node, "ServiceRulesRepaired", named[:_EVENT_TEXT_MAX])
-
-
-async def _in_thread(function: Callable[..., R], *arguments: object) -> R:
-    """Run blocking kernel work on a thread. When cancelled it still ends first, so that nobody else meets the kernel
-    seam, or finds it closed, in the middle of a transaction."""
-    work = asyncio.get_running_loop().run_in_executor(None, functools.partial(function, *arguments))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait([work])
-        raise
+            metrics.DRIFT.labels(kind=one.kind).inc(one.count)
+        differences = sum(one.count for one in drift)
+        shown = [one.text() for one in drift[:_DRIFT_LOGGED_MAX]]
+        by = drift[0].by
+        _log.warning("drift repaired", differences=differences, first=shown, by=by)
+        node = ObjectReference(api_version="v1", kind="Node", name=self.config.node, uid=UID(self.config.node))
+        named = f"{differences} differences, first: {shown[0]}" + (f"; changed by {by}" if by else "")
+        self._events.warning(node, "ServiceRulesRepaired", named[:_EVENT_TEXT_MAX])
 
 
 _ALL_FAMILIES = frozenset(("ip", "ip6"))

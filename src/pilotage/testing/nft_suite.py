@@ -17,6 +17,7 @@ from pilotage.nft.core.objects import (
     Command,
     DeleteChain,
     DeleteElements,
+    DeleteSet,
     DeleteTable,
     Hook,
     PutChain,
@@ -167,6 +168,36 @@ class NftSuite:
         with pytest.raises(NftError) as refused:
             nft.elements(TABLE, SERVICES)
         assert refused.value.errno == 2
+
+    def test_elements_are_looked_up_by_key(self, built: Nft) -> None:
+        many = {BACKENDS.key.encode("10.96.0.1", "tcp", 80, slot): POD_A for slot in range(1, 1001)}
+        built.apply(Transaction((AddElements(TABLE, BACKENDS, many), AddElements(TABLE, SERVICES, {VIP: DROP}))))
+        absent = BACKENDS.key.encode("10.96.0.2", "tcp", 80, 1)
+        assert built.lookup(TABLE, BACKENDS, [absent, *many, absent]) == many
+        assert built.lookup(TABLE, SERVICES, [VIP]) == {VIP: DROP}
+        assert built.lookup(TABLE, ADDRESSES, []) == {}
+        with pytest.raises(NftError):
+            built.apply(Transaction((DeleteElements(TABLE, BACKENDS, (absent,)),)))
+        assert built.lookup(TABLE, BACKENDS, [SLOT_1]) == {SLOT_1: POD_A}, "a refusal before does not confuse it"
+
+    def test_a_base_chain_can_be_emptied_and_deleted(self, built: Nft) -> None:
+        built.apply(Transaction((PutChain(TABLE, Chain(name="dispatch")), DeleteChain(TABLE, "dispatch"))))
+        assert built.chains(TABLE) == {"spread"}
+
+    def test_a_base_chain_moves_by_deleting_and_putting_it_in_one_transaction(self, built: Nft) -> None:
+        before = built.structure(TABLE)
+        moved = Chain(name="dispatch", rules=DISPATCH.rules, hook=Hook(type="filter", hook="prerouting", priority=-111))
+        for chain, alike in ((moved, False), (DISPATCH, True)):
+            built.apply(Transaction((DeleteChain(TABLE, "dispatch"), PutChain(TABLE, chain))))
+            assert (built.structure(TABLE) == before) is alike
+
+    def test_a_set_can_be_deleted_unless_a_rule_names_it(self, built: Nft) -> None:
+        built.apply(Transaction((DeleteSet(TABLE, "addresses"),)))
+        with pytest.raises(NftError):
+            built.elements(TABLE, ADDRESSES)
+        with pytest.raises(NftError):
+            built.apply(Transaction((DeleteSet(TABLE, "services"),)))
+        built.apply(Transaction((DeleteChain(TABLE, "dispatch"), DeleteSet(TABLE, "services"))))
 
     def test_the_generation_grows_with_every_transaction_only(self, built: Nft) -> None:
         first = built.generation()

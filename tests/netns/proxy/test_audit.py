@@ -18,12 +18,16 @@ from pilotage.api.meta_v1 import ObjectMeta
 from pilotage.client import Client
 from pilotage.kit.tasks import task_set
 from pilotage.network import namespaces
+from pilotage.nft.core.objects import Table
+from pilotage.nft.netlink import ElementSocket
 from pilotage.proxy import check, cleanup
 from pilotage.proxy.backends.nftables import NftablesBackend
-from pilotage.proxy.core.plan import Plan
+from pilotage.proxy.core.model import service_ports
+from pilotage.proxy.core.plan import Plan, Planner
 from pilotage.proxy.core.topology import NodeView
 from pilotage.proxy.core.whole import plan_everything
 from pilotage.testing.cluster import ApiServer, api_server
+from pilotage.testing.proxy_audit import audit
 from pilotage.testing.services import make_service, make_slice
 
 from .conftest import World, path
@@ -54,14 +58,14 @@ def test_others_may_do_as_they_like_in_their_own_tables(world: World, backend: N
     plan = planned()
     backend.sync(plan)
     backend.disturbed()  # begins to listen
-    backend.audit(plan)
+    audit(backend, plan)
     assert not backend.disturbed()
     in_node("add table ip somebody-elses")
     in_node("add chain ip somebody-elses theirs")
     assert not backend.disturbed(), "nothing of ours"
     in_node("add chain ip pilotage theirs")
     assert backend.disturbed()
-    (found,) = backend.audit(plan)
+    (found,) = audit(backend, plan)
     assert (found.kind, found.element) == ("unexpected", "chain theirs")
     assert found.by, "the kernel says who it was"
     assert not backend.disturbed()
@@ -73,7 +77,7 @@ def test_others_may_do_as_they_like_in_their_own_tables(world: World, backend: N
     ("command", "kind", "element"),
     [
         pytest.param("delete chain ip pilotage spread-16", "missing", "chain spread-16", id="a chain removed"),
-        pytest.param("add rule ip pilotage guard drop", "changed", "chain guard", id="a rule added"),
+        pytest.param("add rule ip pilotage dispatch drop", "changed", "chain dispatch", id="a rule added"),
         pytest.param("add set ip pilotage x { type mark; }", "unexpected", "set x", id="a set added"),
         pytest.param("add table ip pilotage { flags dormant; }", "changed", "table", id="the table put to sleep"),
         pytest.param("flush map ip pilotage spread", "missing", "0:1 : goto spread-1", id="an element removed"),
@@ -88,13 +92,132 @@ def test_each_difference_is_named_and_repaired(
     plan = planned()
     backend.sync(plan)
     backend.disturbed()
-    backend.audit(plan)
+    audit(backend, plan)
     in_node(command)
     assert backend.disturbed()
-    assert [(one.kind, one.element) for one in backend.audit(plan, repair=False)] == [(kind, element)]
-    assert [(one.kind, one.element) for one in backend.audit(plan)] == [(kind, element)]
-    assert backend.audit(plan, repair=False) == ()
+    assert [(one.kind, one.element) for one in backend.check(plan)] == [(kind, element)]
+    assert [(one.kind, one.element) for one in audit(backend, plan)] == [(kind, element)]
+    assert backend.check(plan) == ()
     assert not backend.disturbed()
+
+
+def test_only_what_others_touched_is_suspected(world: World, backend: NftablesBackend) -> None:
+    plan = planned()
+    backend.sync(plan)
+    backend.disturbed()
+    audit(backend, plan)
+    for command, suspected in [
+        ("add element ip pilotage cluster-ips { 192.0.2.1 }", (("ip", "cluster-ips"),)),
+        ("add rule ip6 pilotage dispatch drop", (("ip6", ""),)),
+        ("flush map ip pilotage backends; add set ip pilotage x { type mark; }", (("ip", ""), ("ip", "backends"))),
+    ]:
+        in_node(command)
+        assert backend.disturbed() == suspected
+        assert backend.disturbed() == (), "each is said once"
+    assert {(one.kind, one.element) for one in audit(backend, plan)} >= {
+        ("unexpected", "192.0.2.1"),
+        ("changed", "chain dispatch"),
+        ("unexpected", "set x"),
+    }
+    assert backend.check(plan) == ()
+
+
+def test_where_too_much_changed_to_hear_it_all_what_was_heard_comes_first(
+    world: World, backend: NftablesBackend
+) -> None:
+    many = [f"10.244.{host // 250}.{host % 250 + 1}@n1" for host in range(5000)]
+    plan = plan_everything([make_service(cluster_ip=VIP)], [make_slice(endpoints=many)], NodeView(name="n1"))
+    backend.sync(plan)
+    backend.disturbed()
+    in_node("flush map ip pilotage hairpin")
+    suspected = backend.disturbed()
+    assert suspected[0] == ("ip", "hairpin")
+    assert sorted(suspected) == sorted(backend.parts)
+    assert sum(one.count for one in audit(backend, plan)) == len(many)
+    assert backend.check(plan) == ()
+
+
+def test_a_bent_rule_is_set_right_without_listing_any_element(
+    world: World, backend: NftablesBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned()
+    backend.sync(plan)
+    in_node("add rule ip pilotage dispatch drop; delete chain ip pilotage spread-16")
+    with monkeypatch.context() as patch:
+        patch.delattr(ElementSocket, "elements")
+        names = [one.element for one in backend.judge(("ip", ""), {}, {})]
+    assert names == ["chain dispatch", "chain spread-16"]
+    assert backend.check(plan) == ()
+
+
+@pytest.mark.parametrize(
+    ("commands", "names"),
+    [
+        pytest.param(
+            "add chain ip pilotage theirs; add chain ip pilotage more; add rule ip pilotage more jump theirs;"
+            " add rule ip pilotage dispatch jump more; add set ip pilotage x { type ipv4_addr; };"
+            " add rule ip pilotage theirs ip saddr @x drop",
+            {"chain theirs", "chain more", "chain dispatch", "set x"},
+            id="strays that lead to each other",
+        ),
+        pytest.param(
+            "add chain ip pilotage theirs; add element ip pilotage unavailable { 192.0.2.1 . tcp . 80 : goto theirs }",
+            {"chain theirs", "192.0.2.1 . tcp . 80 : goto theirs"},
+            id="an element that leads to a stray",
+        ),
+        pytest.param(
+            "flush chain ip pilotage dispatch; delete chain ip pilotage dispatch;"
+            " add chain ip pilotage dispatch { type nat hook prerouting priority -50; }",
+            {"chain dispatch"},
+            id="a hook moved",
+        ),
+        pytest.param(
+            "add chain ip pilotage theirs { type filter hook prerouting priority 0; policy drop; }",
+            {"chain theirs"},
+            id="a hook added",
+        ),
+    ],
+)
+def test_structure_is_set_right_whatever_was_done_to_it(
+    world: World, backend: NftablesBackend, commands: str, names: set[str]
+) -> None:
+    plan = planned()
+    backend.sync(plan)
+    in_node(commands)
+    assert {one.element for one in audit(backend, plan)} == names
+    assert backend.check(plan) == ()
+
+
+def test_a_set_declared_otherwise_is_replaced_with_its_table(world: World, backend: NftablesBackend) -> None:
+    plan = planned()
+    backend.sync(plan)
+    flushes = "".join(
+        f"flush chain ip pilotage {name}; " for name in backend._nft.chains(Table(family="ip", name="pilotage"))
+    )
+    in_node(flushes + "delete set ip pilotage hairpin; add set ip pilotage hairpin { type ipv4_addr; }")
+    assert "set hairpin" in {one.element for one in audit(backend, plan)}
+    assert backend.check(plan) == ()
+
+
+def test_what_changes_while_it_is_listed_is_no_drift(world: World, backend: NftablesBackend) -> None:
+    planner = Planner(NodeView(name="n1"))
+
+    def update(*hosts: int) -> None:
+        slices = [make_slice(endpoints=[f"10.244.1.{host}@n1" for host in hosts])]
+        planner.update("default/web", service_ports(make_service(cluster_ip=VIP), slices))
+
+    update(2, 3)
+    backend.sync(planner.plan())
+    planner.take()
+    seen = {part: backend.look(part) for part in backend.parts}
+    update(3, 4, 5)
+    backend.apply(planner.take())
+    assert [backend.judge(part, seen[part], planner.elements_of(part)) for part in backend.parts if part[1]] == [
+        () for part in backend.parts if part[1]
+    ]
+    assert backend.check(planner.plan()) == ()
+    for part in backend.parts:
+        assert backend.judge(part, {}, planner.elements_of(part)) == (), "a listing that left everything out"
 
 
 async def test_check_compares_with_what_the_api_asks(world: World, server: ApiServer, backend: NftablesBackend) -> None:

@@ -59,7 +59,7 @@ async def test_from_a_write_to_a_connection_and_back_after_every_mischief(
 
     async def is_bent() -> bool:
         async with proxier._kernel:
-            return backend.audit(proxier._planner.plan(), repair=False) != ()
+            return backend.check(proxier._planner.plan()) != ()
 
     try:
         async with task_set() as tasks:
@@ -77,7 +77,7 @@ async def test_from_a_write_to_a_connection_and_back_after_every_mischief(
             ):
                 async with proxier._kernel:  # no repair before the damage is done
                     namespaces.run_in(path("n1"), lambda words=mischief: iptables(flavour, *words))  # type: ignore[misc]
-                    assert backend.audit(proxier._planner.plan(), repair=False) != ()
+                    assert backend.check(proxier._planner.plan()) != ()
                 async with asyncio.timeout(DEADLINE_S):
                     while await is_bent():
                         await asyncio.sleep(0.01)

@@ -281,7 +281,7 @@ class TestMemory:
             assert world.ask("b", proxy.vip, udp=True, sock=sock) == f"a {source}"
             proxy.change(service, proxy.slice("ac", ["8080/UDP"]))
             assert proxy.backend.sync(proxy.planner.plan()) == 0, "a restart finds everything as it should be"
-            assert proxy.backend.audit(proxy.planner.plan()) == ()
+            assert proxy.backend.check(proxy.planner.plan()) == ()
             assert world.ask("b", proxy.vip, udp=True, sock=sock) == f"a {source}"
 
 

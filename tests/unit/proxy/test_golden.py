@@ -12,7 +12,7 @@ from pilotage.api.codec import convert, load_yaml
 from pilotage.api.core_v1 import Service
 from pilotage.api.discovery_v1 import EndpointSlice
 from pilotage.nft.core.objects import PutChain, Transaction, render
-from pilotage.proxy.backends.nftables import element_commands, structure_commands
+from pilotage.proxy.core.commands import element_commands, structure_commands
 from pilotage.proxy.core.fragment import chain_of
 from pilotage.proxy.core.layout import Surroundings, table
 from pilotage.proxy.core.model import Problem, service_ports

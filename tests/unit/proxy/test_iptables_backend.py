@@ -19,6 +19,7 @@ from pilotage.proxy.core.plan import Plan, Planner
 from pilotage.proxy.core.restore import read_save
 from pilotage.proxy.core.topology import NodeView
 from pilotage.proxy.errors import BackendError
+from pilotage.testing.proxy_audit import audit
 from pilotage.testing.services import make_service, make_slice
 
 NODE = NodeView(name="n1")
@@ -97,7 +98,7 @@ def test_changes_end_where_a_fresh_start_ends(steps: list[World]) -> None:
         backend.apply(planner.take())
     make_backend(fresh).sync(planner.plan())
     assert {family: xtables.chains[family] == fresh.chains[family] for family in FAMILIES} == {"ip": True, "ip6": True}
-    assert backend.audit(planner.plan()) == ()
+    assert audit(backend, planner.plan()) == ()
 
 
 def test_a_change_rewrites_only_what_it_concerns() -> None:
@@ -140,11 +141,11 @@ def test_a_bent_chain_is_named_and_repaired(bend: Any, kind: str) -> None:
     assert not backend.disturbed()
     name = ("filter", f"{PREFIX}REFUSE")
     xtables.chains["ip"][name] = bend(xtables.chains["ip"][name])
-    assert {(one.set, one.kind) for one in backend.audit(plan, repair=False)} == {(" ".join(name), kind)}
+    assert {(one.set, one.kind) for one in backend.check(plan)} == {(" ".join(name), kind)}
     assert backend.disturbed(), "a look alone repairs nothing"
-    assert {(one.set, one.kind) for one in backend.audit(plan)} == {(" ".join(name), kind)}
+    assert {(one.set, one.kind) for one in audit(backend, plan)} == {(" ".join(name), kind)}
     assert xtables.chains == before
-    assert backend.audit(plan) == ()
+    assert audit(backend, plan) == ()
 
 
 @pytest.mark.parametrize("name", HOOKS, ids=" ".join)
@@ -153,7 +154,7 @@ def test_a_lost_way_in_is_found_again(name: tuple[str, str]) -> None:
     backend, plan = make_backend(xtables), planned(WEB)
     backend.sync(plan)
     xtables.chains["ip"][name] = ("-j ACCEPT",)
-    assert [(one.set, one.kind, one.element) for one in backend.audit(plan)] == [
+    assert [(one.set, one.kind, one.element) for one in audit(backend, plan)] == [
         (" ".join(name), "missing", HOOKS[name])
     ]
     assert xtables.chains["ip"][name] == (HOOKS[name], "-j ACCEPT"), "ours first, others' untouched"
@@ -165,7 +166,7 @@ def test_everything_comes_back_after_a_flush() -> None:
     backend.sync(plan)
     before = {family: dict(chains) for family, chains in xtables.chains.items()}
     xtables.chains = FakeXtables().chains
-    assert {one.kind for one in backend.audit(plan)} == {"missing"}
+    assert {one.kind for one in audit(backend, plan)} == {"missing"}
     assert xtables.chains == before
 
 
@@ -199,7 +200,7 @@ def test_a_refused_change_is_told_and_a_synchronisation_mends_it() -> None:
     with pytest.raises(BackendError):
         backend.apply(planner.take())
     assert backend.sync(planner.plan()) > 0
-    assert backend.audit(planner.plan()) == ()
+    assert audit(backend, planner.plan()) == ()
 
 
 def test_a_change_by_others_just_before_ours_is_not_missed() -> None:
@@ -210,7 +211,7 @@ def test_a_change_by_others_just_before_ours_is_not_missed() -> None:
     plan_one(planner, WEB)
     backend.apply(planner.take())
     assert backend.disturbed()
-    assert backend.audit(planner.plan()) == ()
+    assert audit(backend, planner.plan()) == ()
     assert not backend.disturbed()
 
 
@@ -227,7 +228,7 @@ def test_where_nobody_counts_changes_looks_are_spaced_by_what_they_cost() -> Non
 
     backend, plan = make_backend(Uncounted(), clock), planned(WEB)
     backend.sync(plan)
-    backend.audit(plan)
+    audit(backend, plan)
     assert not backend.disturbed()
     clock.advance(3.9)
     assert not backend.disturbed()
@@ -243,10 +244,10 @@ def test_another_versions_spelling_is_no_drift() -> None:
     xtables = Elsewhere()
     backend, plan = make_backend(xtables), planned(WEB)
     backend.sync(plan)
-    assert backend.audit(plan) == ()
+    assert audit(backend, plan) == ()
     name = next(name for name, rules in xtables.chains["ip"].items() if any("--dport 80 " in rule for rule in rules))
     xtables.chains["ip"][name] = ()
-    assert {one.kind for one in backend.audit(plan)} != set()
+    assert {one.kind for one in audit(backend, plan)} != set()
 
 
 def test_a_weight_is_a_chance() -> None:
@@ -314,5 +315,5 @@ def test_another_process_looks_and_writes_nothing() -> None:
     xtables, looked_at = FakeXtables(), ReadOnly()
     make_backend(xtables).sync(planned(sticky))
     looked_at.chains = xtables.chains
-    assert make_backend(looked_at).audit(planned(sticky), repair=False) == ()
-    assert make_backend(looked_at).audit(planned(sticky, WEB), repair=False) != ()
+    assert make_backend(looked_at).check(planned(sticky)) == ()
+    assert make_backend(looked_at).check(planned(sticky, WEB)) != ()

@@ -123,8 +123,19 @@ class AddSet:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteSet:
+    """Remove a set and what is in it; refused while a rule names it."""
+
+    table: Table
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class PutChain:
-    """Create the chain if needed, then replace its rules. Chains and sets that a rule names must be there before it."""
+    """Create the chain if needed, then replace its rules. Chains and sets that a rule names must be there before it.
+
+    A chain that is there keeps its hook when none is given.
+    """
 
     table: Table
     chain: Chain
@@ -132,7 +143,7 @@ class PutChain:
 
 @dataclass(frozen=True, slots=True)
 class DeleteChain:
-    """Remove a chain; refused while a rule or element leads to it."""
+    """Remove a chain and its rules; refused while a rule or element leads to it."""
 
     table: Table
     name: str
@@ -157,7 +168,7 @@ class DeleteElements:
 
 
 ElementCommand: TypeAlias = AddElements | DeleteElements
-Command: TypeAlias = AddTable | DeleteTable | AddSet | PutChain | DeleteChain | ElementCommand
+Command: TypeAlias = AddTable | DeleteTable | AddSet | DeleteSet | PutChain | DeleteChain | ElementCommand
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +201,8 @@ def _lines(commands: tuple[Command, ...]) -> Iterator[str]:
                 yield f"delete table {table.text()}"
             case AddSet(table, declared):
                 yield f"add {declared.keyword} {table.text()} {declared.name} {{ {declared.declaration()} }}"
+            case DeleteSet(table, name):
+                yield f"delete set {table.text()} {name}"
             case PutChain(table, chain):
                 yield chain_declaration(table, chain)
                 yield f"flush chain {table.text()} {chain.name}"

@@ -6,7 +6,7 @@ elements, hooks' conflicts and everything about other tables.
 """
 
 import errno as codes
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from pilotage.nft.core.expressions import Verdict, VerdictMap
@@ -18,6 +18,7 @@ from pilotage.nft.core.objects import (
     Command,
     DeleteChain,
     DeleteElements,
+    DeleteSet,
     DeleteTable,
     ElementValue,
     PutChain,
@@ -46,6 +47,15 @@ class TableContent:
     def copy(self) -> "TableContent":
         elements = {name: dict(content) for name, content in self.elements.items()}
         return TableContent(dict(self.sets), elements, dict(self.chains))
+
+    def names(self, target: str) -> bool:
+        """Whether a rule's verdict map is the set `target`."""
+        return any(
+            isinstance(statement, VerdictMap) and statement.map == target
+            for chain in self.chains.values()
+            for rule in chain.rules
+            for statement in rule.statements
+        )
 
     def leads_to(self, chain: str) -> bool:
         """Whether a rule or an element jumps to `chain`."""
@@ -85,11 +95,20 @@ class Ruleset:
                 if known != declared:
                     raise RefusedError(codes.EEXIST, f"set {declared.name} exists with another declaration")
                 content.elements.setdefault(declared.name, {})
+            case DeleteSet(table, name):
+                content = self._table(table)
+                if name not in content.sets:
+                    raise RefusedError(codes.ENOENT, f"no set {name}")
+                if content.names(name):
+                    raise RefusedError(codes.EBUSY, f"set {name} is in use")
+                del content.sets[name], content.elements[name]
             case PutChain(table, chain):
                 content = self._table(table)
                 known_chain = content.chains.get(chain.name)
                 if known_chain is not None and known_chain.hook != chain.hook:
-                    raise RefusedError(codes.EEXIST, f"chain {chain.name} exists with another hook")
+                    if chain.hook is not None:
+                        raise RefusedError(codes.EEXIST, f"chain {chain.name} exists with another hook")
+                    chain = replace(chain, hook=known_chain.hook)
                 content.chains[chain.name] = chain
                 _require_targets(content, chain)
             case DeleteChain(table, name):

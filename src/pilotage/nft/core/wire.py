@@ -137,6 +137,17 @@ def list_elements(table: Table, target: Set, sequence: int) -> bytes:
     return _message(GETSETELEM, _DUMP, _FAMILIES[table.family], 0, names, sequence)
 
 
+def get_elements(table: Table, target: Set, keys: Iterable[bytes], first_sequence: int) -> bytes:
+    """A request for each key, in sequences that count up: each is answered by its element, or by an error."""
+    names = text_attribute(1, table.name) + text_attribute(2, target.name)
+    family = _FAMILIES[table.family]
+    encoded = _encode_elements(target, dict.fromkeys(keys))
+    return b"".join(
+        _message(GETSETELEM, 0, family, 0, names + attribute(3 | NESTED, element), sequence)
+        for sequence, element in enumerate(encoded, first_sequence)
+    )
+
+
 def list_objects(kind: int, table: Table, sequence: int) -> bytes:
     """A request to dump the tables of a family, or the chains, rules or sets of a table (by `GETTABLE` …)."""
     names = b"" if kind == GETTABLE else text_attribute(1, table.name)
@@ -185,11 +196,14 @@ class Commit(NamedTuple):
     by: str  # the process's name and number, as the host counts
 
 
-def read_change(payload: bytes) -> Table | None:
-    """The table that a notification about a table, chain, rule, set or element concerns; None: of another family."""
-    name = _attributes(payload[4:]).get(1)
-    family = _FAMILY_NAMES.get(payload[0])
-    return Table(family=family, name=_text(name)) if family and name else None
+def read_change(kind: int, payload: bytes) -> tuple[Table, str] | None:
+    """The table that a notification concerns, and the set if it is about elements; None: of another family."""
+    fields = _attributes(payload[4:])
+    family, name = _FAMILY_NAMES.get(payload[0]), fields.get(1)
+    if not family or not name:
+        return None
+    of_elements = kind in (NEWSETELEM, DELSETELEM)
+    return Table(family=family, name=_text(name)), _text(fields.get(2, b"")) if of_elements else ""
 
 
 def read_commit(payload: bytes) -> Commit:

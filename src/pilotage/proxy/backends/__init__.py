@@ -9,7 +9,8 @@ Backends block; the proxier decides in which thread, and never calls two at once
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from pilotage.proxy.core.drift import Drift
+from pilotage.nft.core.objects import ElementValue
+from pilotage.proxy.core.drift import Drift, Part
 from pilotage.proxy.core.fragment import Frontend, Target
 from pilotage.proxy.core.layout import Surroundings
 from pilotage.proxy.core.plan import Delta, Plan
@@ -35,14 +36,36 @@ class Backend(Protocol):
         """Forget remembered clients whose endpoint their Service no longer has; returns how many."""
         ...
 
-    def disturbed(self) -> bool:
-        """Whether anybody else may have changed this backend's rules since we last looked. Costs microseconds."""
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Everything that can be looked at by itself, in the order in which it is to be repaired."""
         ...
 
-    def audit(self, plan: Plan, *, repair: bool = True) -> tuple[Drift, ...]:
-        """Compare with the kernel, say what differs, and unless told otherwise repair it. Proportional to everything.
+    def disturbed(self) -> tuple[Part, ...]:
+        """The parts that anybody else may have changed since we last asked, each said once. Costs microseconds."""
+        ...
 
-        Without `repair` nothing is written, and no earlier `sync` is needed: `pilotage proxy check` is another process.
+    def look(self, part: Part) -> Mapping[bytes, ElementValue]:
+        """What is in `part` now, for `judge` alone. Costs its size; as the only call it may run beside `apply`."""
+        ...
+
+    def judge(
+        self, part: Part, seen: Mapping[bytes, ElementValue], wanted: Mapping[bytes, ElementValue]
+    ) -> tuple[Drift, ...]:
+        """Repair `part`, which a `look` saw so and of which the plan in force wants these; returns what differed.
+
+        What `seen` may have wrong, because something changed while it was read, is asked again.
+        """
+        ...
+
+    def after(self, part: Part) -> tuple[Part, ...]:
+        """The parts to look at again where `part` differed."""
+        ...
+
+    def check(self, plan: Plan) -> tuple[Drift, ...]:
+        """How the kernel differs from `plan`. Proportional to everything.
+
+        Nothing is written, and no earlier `sync` is needed: `pilotage proxy check` is another process.
         """
         ...
 

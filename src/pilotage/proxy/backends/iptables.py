@@ -15,7 +15,7 @@ from pathlib import Path
 from pilotage.kit.clock import SYSTEM_CLOCK, Clock
 from pilotage.nft.core.objects import ElementValue
 from pilotage.proxy.backends.xtables import Xtables
-from pilotage.proxy.core.drift import Drift
+from pilotage.proxy.core.drift import Drift, Part
 from pilotage.proxy.core.fragment import Frontend, SetId, Target
 from pilotage.proxy.core.iptables import PROBE_RECENT, ChainName, Rules, RuleSet
 from pilotage.proxy.core.layout import Surroundings, sets
@@ -27,6 +27,8 @@ from pilotage.telemetry import get_logger
 # Where nobody counts changes, looking costs a listing of everything: at most this share of the time goes into it.
 _LOOKING_SHARE = 0.05
 _LOOKING_ANYWAY_S = 30.0  # where somebody counts: a change by others in the very moment of our own is found then
+# iptables-save prints all or nothing.
+_EVERYTHING: Part = ("", "")
 _CLIENTS_MAX = Path("/sys/module/xt_recent/parameters/ip_list_tot")
 
 _log = get_logger()
@@ -36,6 +38,7 @@ class IptablesBackend:
     """Holds the chains it wrote, to compare; the kernel is the state."""
 
     inline_elements_max = 0  # every change is a program that runs, so none belongs on the event loop
+    parts: tuple[Part, ...] = (_EVERYTHING,)
 
     def __init__(
         self,
@@ -80,16 +83,29 @@ class IptablesBackend:
         """Nothing to do: an endpoint's clients are remembered by its own chain and go with it."""
         return 0
 
-    def disturbed(self) -> bool:
+    def disturbed(self) -> tuple[Part, ...]:
         counted = self._overtaken or self._xtables.generation() != self._generation
-        return counted or self._clock.monotonic() >= self._look_at
+        return self.parts if counted or self._clock.monotonic() >= self._look_at else ()
 
-    def audit(self, plan: Plan, *, repair: bool = True) -> tuple[Drift, ...]:
-        if not self._rules and not repair:
+    def look(self, part: Part) -> Mapping[bytes, ElementValue]:
+        return {}  # a listing beside a restore would show a table half done: `judge` looks
+
+    def judge(
+        self, part: Part, seen: Mapping[bytes, ElementValue], wanted: Mapping[bytes, ElementValue]
+    ) -> tuple[Drift, ...]:
+        return self._compare(repair=True)
+
+    def after(self, part: Part) -> tuple[Part, ...]:
+        return ()
+
+    def check(self, plan: Plan) -> tuple[Drift, ...]:
+        if not self._rules:
             # A process that only looks must not probe the kernel: whoever wrote the rules did.
             self._remembers = {family: "-m recent " in self._xtables.save(family) for family in self._families}
-        if not self._rules:
             self._load(plan)
+        return self._compare(repair=False)
+
+    def _compare(self, *, repair: bool) -> tuple[Drift, ...]:
         started, generation = self._clock.monotonic(), self._xtables.generation()
         found: list[Drift] = []
         for family in self._families:

@@ -14,9 +14,6 @@ from dataclasses import replace
 from pilotage.nft import Nft, NftError
 from pilotage.nft.core.generations import Ledger
 from pilotage.nft.core.objects import (
-    AddElements,
-    AddSet,
-    AddTable,
     Command,
     DeleteChain,
     DeleteElements,
@@ -25,7 +22,8 @@ from pilotage.nft.core.objects import (
     PutChain,
     Transaction,
 )
-from pilotage.proxy.core.drift import Drift, compare
+from pilotage.proxy.core.commands import element_commands, in_parts, stray_removal, structure_commands, structure_repair
+from pilotage.proxy.core.drift import Drift, Part, compare, describe, structure_drift
 from pilotage.proxy.core.flows import stale_clients
 from pilotage.proxy.core.fragment import ChainId, Frontend, SetId, Target, chain_id, chain_of
 from pilotage.proxy.core.layout import Surroundings, sets, static_chains, table
@@ -39,7 +37,8 @@ _FORGET_ATTEMPTS_MAX = 5  # remembered clients expire while we look; each attemp
 # stand from the start, and those that fall idle stay a while.
 _STANDING = range(1, 17)
 _IDLE_CHAINS_MAX = 64
-_AUDIT_LOOKS, _AUDIT_PAUSE_S = 2, 0.02
+_LOOKUPS_MAX = 1000  # as many take 10 ms
+_GROWTH_S = 0.02  # after it, a table that the kernel was growing is listed whole
 
 
 @contextmanager
@@ -59,18 +58,17 @@ class NftablesBackend:
         self._nft = nft
         self._families = tuple(families)
         self._surroundings = surroundings
-        self._structure: dict[str, Mapping[str, bytes]] = {}
+        self._structure: dict[str, dict[str, bytes]] = {}
         self._ledger = Ledger()
         self._culprits: tuple[str, ...] = ()
+        self._commits = self._commits_at_look = 0
         self._present: set[ChainId] = set()
         self._idle: set[ChainId] = set()  # of those, no element leads to these
 
     @_refusals()
     def sync(self, plan: Plan) -> int:
-        return self._sync(plan)
-
-    def _sync(self, plan: Plan) -> int:
-        self._settle()
+        # Take the kernel as it is from now on: what comes before this is looked at here.
+        self._ledger.settle(self._nft.generation())
         chains = self._standing(plan)
         structure = structure_commands(chains, self._families, self._surroundings)
         wanted = Plan(elements=self._own(plan.elements), chains=plan.chains)
@@ -80,15 +78,13 @@ class NftablesBackend:
             self._apply_elements(delta)
             changes = delta.size
             self._remove_strays(chains)
-            if self._has_stray_sets():
-                raise NftError("sets that are none of ours")
         except NftError as refusal:
             if refusal.errno in (errno.EMSGSIZE, errno.ENOMEM):
                 raise
             # A table of an older layout, or one that somebody bent: replaced as a whole, still in one transaction.
             changes = self._replace(structure, wanted)
         self._present, self._idle = set(chains), set()
-        self._remember_structure()
+        self._structure = {family: dict(self._nft.structure(table(family))) for family in self._families}
         return changes
 
     def _standing(self, plan: Plan) -> frozenset[ChainId]:
@@ -101,13 +97,11 @@ class NftablesBackend:
         if new:
             self._commit(*(PutChain(table(chain[0]), chain_of(chain)) for chain in new))
             self._present |= set(new)
+            self._remember(new)
         self._apply_elements(delta)
         self._idle = (self._idle | delta.old_chains) - delta.new_chains
-        crowded = len(self._idle) > _IDLE_CHAINS_MAX
-        if crowded:
+        if len(self._idle) > _IDLE_CHAINS_MAX:
             self._remove_idle()
-        if new or crowded:
-            self._remember_structure()
 
     @_refusals()
     def forget_clients(self, family: str, sticky: Mapping[Frontend, frozenset[Target]]) -> int:
@@ -129,67 +123,101 @@ class NftablesBackend:
 
     # ── drift ───────────────────────────────────────────────────────────────────────────────────────────────────
 
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        structure = tuple((family, "") for family in self._families)
+        return (*structure, *(part for family in self._families for part in self._set_parts(family)))
+
+    @staticmethod
+    def _set_parts(family: str) -> tuple[Part, ...]:
+        """Endpoints before the addresses that lead to them, as in `in_parts`."""
+        names = sorted((one.name for one in sets(family).planned()), key=lambda name: not name.endswith("backends"))
+        return tuple((family, name) for name in names)
+
     @_refusals()
-    def disturbed(self) -> bool:
+    def disturbed(self) -> tuple[Part, ...]:
         generation = self._nft.generation()
         heard = self._nft.foreign()
         self._culprits = heard.by
-        return self._ledger.disturbed(generation, heard, [table(family) for family in self._families])
-
-    def _settle(self) -> None:
-        """Take the kernel as it is from now on: what comes before this is about to be looked at."""
-        self._ledger.settle(self._nft.generation())
+        touched = {(place.family, name) for place, name in heard.places if place == table(place.family)}
+        if self._ledger.explains(generation, heard):
+            return tuple(part for part in self.parts if part in touched)
+        return tuple(sorted(self.parts, key=lambda part: part not in touched))
 
     @_refusals()
-    def audit(self, plan: Plan, *, repair: bool = True) -> tuple[Drift, ...]:
-        if not repair:
-            return self._difference(plan, self._rehearsed(plan))[1]
-        self._settle()
-        delta, drift = self._difference(plan, self._structure)
-        if any(not one.set for one in drift):
-            self._sync(plan)
-        elif delta:
-            self._apply_elements(delta)
+    def look(self, part: Part) -> Mapping[bytes, ElementValue]:
+        family, name = part
+        self._commits_at_look = self._commits
+        return self._nft.elements(table(family), sets(family).by_name(name), steady=False) if name else {}
+
+    @_refusals()
+    def judge(
+        self, part: Part, seen: Mapping[bytes, ElementValue], wanted: Mapping[bytes, ElementValue]
+    ) -> tuple[Drift, ...]:
+        family, name = part
+        if name:
+            repair = self._confirmed(part, wanted, compare(part, wanted, seen))
+            if repair:
+                self._apply_elements(repair)
+            drift = describe(repair)
+        else:
+            drift = structure_drift(family, self._structure[family], self._nft.structure(table(family)))
+            if drift:
+                self._rebuild(family, {one.element: one.kind for one in drift})
         return tuple(replace(one, by=", ".join(self._culprits)) for one in drift)
 
-    def _difference(self, plan: Plan, intended: Mapping[str, Mapping[str, bytes]]) -> tuple[Delta, tuple[Drift, ...]]:
-        """Between plan and kernel; the delta repairs elements only, and is empty when sets or tables are missing."""
-        found: list[Drift] = []
-        readable = True
-        for family in self._families:
-            known, now = intended[family], self._nft.structure(table(family))
-            for name in sorted(known.keys() | now.keys()):
-                if known.get(name) != now.get(name):
-                    kind = "missing" if name not in now else "unexpected" if name not in known else "changed"
-                    found.append(Drift(family=family, set="", kind=kind, element=name))
-                    readable &= not name.startswith(("table", "set")) or kind == "unexpected"
-        if not readable:
-            return Delta(), tuple(found)
-        delta, drift = self._element_drift(plan)
-        return delta, tuple(found) + drift
+    def after(self, part: Part) -> tuple[Part, ...]:
+        # Whoever bends rules may have bent elements. Chains that elements led to can go once those are right.
+        return () if part[1] else (*self._set_parts(part[0]), part)
 
-    def _element_drift(self, plan: Plan) -> tuple[Delta, tuple[Drift, ...]]:
-        wanted = Plan(elements=self._own(plan.elements), chains=plan.chains)
-        delta, drift = compare(wanted, self._actual())
-        for _ in range(_AUDIT_LOOKS - 1):
-            doubtful = {(one.family, one.set) for one in drift if one.kind == "missing"}
-            if not doubtful:
-                break
-            # A listing made while the kernel grows a table leaves elements out: believe what two looks agree on.
-            time.sleep(_AUDIT_PAUSE_S)
-            again = {
-                (family, name): self._nft.elements(table(family), sets(family).by_name(name))
-                for family, name in doubtful
-            }
-            asked = Plan(elements={one: wanted.elements.get(one, {}) for one in doubtful}, chains=plan.chains)
-            second, certain = compare(asked, again)
-            drift = tuple(one for one in drift if (one.family, one.set) not in doubtful) + certain
-            delta = Delta(
-                deleted={one: keys for one, keys in delta.deleted.items() if one not in doubtful}
-                | dict(second.deleted),
-                added={one: keys for one, keys in delta.added.items() if one not in doubtful} | dict(second.added),
-            )
-        return delta, drift
+    @_refusals()
+    def check(self, plan: Plan) -> tuple[Drift, ...]:
+        found: list[Drift] = []
+        intended = self._rehearsed(plan)
+        for family in self._families:
+            now = self._nft.structure(table(family))
+            found += structure_drift(family, intended[family], now)
+            for part in self._set_parts(family):
+                if f"set {part[1]}" in now:
+                    wanted = plan.elements.get(part, {})
+                    found += describe(self._confirmed(part, wanted, compare(part, wanted, self.look(part))))
+        return tuple(found)
+
+    def _confirmed(self, part: Part, wanted: Mapping[bytes, ElementValue], repair: Delta) -> Delta:
+        """That part of `repair` that still holds: what it rests on was read while the kernel, or we, changed it."""
+        if not repair:
+            return repair
+        family, name = part
+        target = sets(family).by_name(name)
+        gone, come = repair.deleted.get(part, {}).keys(), repair.added.get(part, {}).keys()
+        if self._commits == self._commits_at_look and come <= gone:
+            return repair  # a listing may leave out, but adds nothing; what others did meanwhile will be heard of
+        doubtful = gone | come
+        if target.interval or len(doubtful) > _LOOKUPS_MAX:
+            time.sleep(_GROWTH_S)
+            return compare(part, wanted, self._nft.elements(table(family), target))
+        present = self._nft.lookup(table(family), target, sorted(doubtful))
+        return compare(part, {key: wanted[key] for key in doubtful if key in wanted}, present)
+
+    def _rebuild(self, family: str, names: Mapping[str, str]) -> None:
+        """Set right what differs by name, and nothing else; what is lost with it is for the parts that come after."""
+        own = table(family)
+        whole = structure_commands(self._present, (family,), self._surroundings)
+        bent = structure_repair(whole, names)
+        strays = stray_removal(own, [name for name, kind in names.items() if kind == "unexpected"])
+        attempts: list[tuple[Command, ...]] = [(*bent, *strays), bent, (DeleteTable(own), *whole)]
+        if any(kind == "changed" and name.startswith("set ") for name, kind in names.items()):
+            attempts = attempts[2:]  # rules name the set, so it cannot be declared anew beside them
+        if not bent:
+            attempts = attempts[:1]  # elements may still lead to strays, which harm nobody else
+        for attempt in attempts:
+            try:
+                self._commit(*attempt)
+            except NftError:
+                if attempt == attempts[-1] and bent:
+                    raise
+            else:
+                return
 
     def _rehearsed(self, plan: Plan) -> dict[str, Mapping[str, bytes]]:
         """What the structure should be, without having made it: idle chains of the right form may stand."""
@@ -213,6 +241,7 @@ class NftablesBackend:
     def _commit(self, *commands: Command) -> None:
         for _ in range(self._nft.apply(Transaction(commands))):
             self._ledger.own()
+            self._commits += 1
 
     def _apply_elements(self, delta: Delta) -> None:
         deleted, added = self._own(delta.deleted), self._own(delta.added)
@@ -240,79 +269,25 @@ class NftablesBackend:
 
     def _remove_strays(self, chains: frozenset[ChainId]) -> None:
         for family in self._families:
-            wanted = {chain.name for chain in static_chains(family, self._surroundings)}
-            wanted |= {chain_of(chain).name for chain in chains if chain[0] == family}
-            strays = sorted(self._nft.chains(table(family)) - wanted)
-            self._commit(*(DeleteChain(table(family), name) for name in strays))
-
-    def _has_stray_sets(self) -> bool:
-        for family in self._families:
-            wanted = {f"set {one.name}" for one in sets(family).all()}
-            if any(name.startswith("set ") and name not in wanted for name in self._nft.structure(table(family))):
-                return True
-        return False
+            wanted = {f"chain {chain.name}" for chain in static_chains(family, self._surroundings)}
+            wanted |= {f"chain {chain_of(chain).name}" for chain in chains if chain[0] == family}
+            wanted |= {"table", *(f"set {one.name}" for one in sets(family).all())}
+            self._commit(*stray_removal(table(family), sorted(self._nft.structure(table(family)).keys() - wanted)))
 
     def _remove_idle(self) -> None:
         idle = sorted(chain for chain in self._idle & self._present if chain[2] not in _STANDING)
         self._commit(*(DeleteChain(table(chain[0]), chain_of(chain).name) for chain in idle))
         self._present -= set(idle)
         self._idle = set()
+        for chain in idle:
+            del self._structure[chain[0]][f"chain {chain_of(chain).name}"]
 
-    def _remember_structure(self) -> None:
-        self._structure = {family: self._nft.structure(table(family)) for family in self._families}
+    def _remember(self, chains: Iterable[ChainId]) -> None:
+        """How the kernel spells these chains, and no others: what somebody bent meanwhile is not intended."""
+        for family in {chain[0] for chain in chains}:
+            now = self._nft.structure(table(family))
+            names = [f"chain {chain_of(chain).name}" for chain in chains if chain[0] == family]
+            self._structure[family] |= {name: now.get(name, b"") for name in names}
 
     def _own(self, elements: Mapping[SetId, Mapping[bytes, ElementValue]]) -> dict[SetId, Mapping[bytes, ElementValue]]:
         return {set_id: content for set_id, content in elements.items() if set_id[0] in self._families}
-
-
-def structure_commands(
-    chains: Iterable[ChainId], families: Iterable[str], surroundings: Surroundings
-) -> tuple[Command, ...]:
-    """Tables, sets and chains, each after what it names."""
-    commands: list[Command] = []
-    wanted = sorted(chains)
-    for family in families:
-        own = table(family)
-        commands.append(AddTable(own))
-        commands += [AddSet(own, one) for one in sets(family).all()]
-        commands += [PutChain(own, chain_of(chain)) for chain in wanted if chain[0] == family]
-        commands += [PutChain(own, chain) for chain in static_chains(family, surroundings)]
-    return tuple(commands)
-
-
-def element_commands(
-    deleted: Mapping[SetId, Mapping[bytes, ElementValue]], added: Mapping[SetId, Mapping[bytes, ElementValue]]
-) -> tuple[Command, ...]:
-    """Deletions, then additions: a changed element is both."""
-    commands: list[Command] = []
-    for set_id, keys in deleted.items():
-        commands.append(DeleteElements(table(set_id[0]), sets(set_id[0]).by_name(set_id[1]), keys))
-    for set_id, elements in added.items():
-        commands.append(AddElements(table(set_id[0]), sets(set_id[0]).by_name(set_id[1]), elements))
-    return tuple(commands)
-
-
-def in_parts(
-    deleted: Mapping[SetId, Mapping[bytes, ElementValue]],
-    added: Mapping[SetId, Mapping[bytes, ElementValue]],
-    size: int,
-) -> Iterable[tuple[Command, ...]]:
-    """The same commands in batches of `size` keys: endpoints that come, then addresses, then endpoints that go."""
-
-    def is_backend(set_id: SetId) -> bool:
-        return set_id[1].endswith("backends")
-
-    steps: list[list[tuple[SetId, bytes]]] = [[], [], []]
-    for set_id in sorted(deleted.keys() | added.keys()):
-        gone, come = deleted.get(set_id, {}), added.get(set_id, {})
-        for key in gone.keys() | come.keys():
-            steps[1 if not is_backend(set_id) else 0 if key in come else 2].append((set_id, key))
-    for step in steps:
-        for start in range(0, len(step), size):
-            part = step[start : start + size]
-            here: tuple[dict[SetId, dict[bytes, ElementValue]], ...] = ({}, {})
-            for set_id, key in part:
-                for side, content in zip((deleted, added), here, strict=True):
-                    if key in side.get(set_id, {}):
-                        content.setdefault(set_id, {})[key] = side[set_id][key]
-            yield element_commands(*here)
