@@ -33,10 +33,8 @@ class Watching:
         self._environment = environment
         self._clock = clock
         self._node = node
-        self._namespaces: dict[str, str] = {}
         self._started: set[str] = set()
         self._unsaid: asyncio.Queue[str] = asyncio.Queue(maxsize=10_000)
-        environment.namespace_of = lambda client_address: self._namespaces.get(client_address, "")
 
     async def ensure(self, plan: Plan, tasks: TaskSet) -> None:
         """Everything `plan` needs is watched, and complete unless the API is slow."""
@@ -45,7 +43,7 @@ class Watching:
             self._started.add("pods")
             selector = f"spec.nodeName={self._node}" if self._node else ""  # a node's DNS is asked by its own pods
             pods = Informer(self._client, Pod, field_selector=selector)
-            pods.add_handler(self._on_pod)
+            pods.add_handler(self._environment.askers.set)
             wanted.append(pods)
         if plan.needs_records and "records" not in self._started:
             self._started.add("records")
@@ -72,14 +70,6 @@ class Watching:
             _log.warning("cannot read this node's zone", error=str(error)[:300])
             return
         self._environment.topology_zone = node.metadata.labels.get(ZONE_LABEL, "")
-
-    def _on_pod(self, old: Pod | None, new: Pod | None) -> None:
-        for address in (old.status.pod_ips or ()) if old is not None else ():
-            self._namespaces.pop(address.ip, None)
-        if new is None or new.spec.host_network:
-            return  # a node's own address is everybody's
-        for address in new.status.pod_ips or ():
-            self._namespaces[address.ip] = new.metadata.namespace
 
     def _on_record(self, old: DNSRecord | None, new: DNSRecord | None) -> None:
         either = new or old

@@ -102,7 +102,7 @@ def _read_view(section: Section, place: str) -> tuple[Factory, set[str]]:
 
     def make(environment: Environment) -> View:
         steps = arrange([step for step in (f(environment) for f in factories) if isinstance(step, Step)], None)
-        return View(steps, clients=clients, namespaces=namespaces, names=zones, namespace_of=environment.namespace_of)
+        return View(steps, clients=clients, namespaces=namespaces, names=zones, askers=environment.askers)
 
     return make, names | ({"view/namespaces"} if namespaces else set())
 

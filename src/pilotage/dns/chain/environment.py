@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pilotage.dns.core.askers import Askers
 from pilotage.dns.core.custom import CustomRecords
 from pilotage.dns.core.table import Table
 from pilotage.kit.clock import SYSTEM_CLOCK, Clock
@@ -20,8 +20,8 @@ class Environment:
 
     table: Table
     clock: Clock = SYSTEM_CLOCK
-    namespace_of: Callable[[str], str] = lambda _: ""
-    """A client's namespace by its address; empty when it is no pod, or pods are not watched."""
+    askers: Askers = field(default_factory=Askers)
+    """Clients' namespaces; nobody's as long as pods are not watched."""
     topology_zone: str = ""
     """The zone of the node that this process serves; set once the node is known."""
     custom: CustomRecords = field(default_factory=CustomRecords)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pilotage.dns.chain import Handler, Request, Step, link
 from pilotage.dns.chain.clients import ClientSet
+from pilotage.dns.core.askers import Askers
 from pilotage.dns.core.name import Name, is_within
 from pilotage.dns.core.upstream import Reply
 from pilotage.dns.core.wire import Query
@@ -22,20 +23,22 @@ class View(Step):
         clients: ClientSet,
         namespaces: frozenset[str],
         names: tuple[Name, ...],
-        namespace_of: Callable[[str], str],
+        askers: Askers,
     ) -> None:
         self.steps = tuple(steps)
         self._clients = clients
         self._namespaces = namespaces
         self._names = names
         """Zones that the view is about; empty: every name, which costs every client the compiled answers."""
-        self._namespace_of = namespace_of
+        self._askers = askers
 
     def claims(self, query: Query) -> bool:
         return not self._names or any(is_within(query.name, zone) for zone in self._names)
 
     def applies(self, client: str) -> bool:
-        return client in self._clients or (bool(self._namespaces) and self._namespace_of(client) in self._namespaces)
+        return client in self._clients or (
+            bool(self._namespaces) and self._askers.namespace_of(client) in self._namespaces
+        )
 
     async def resolve(self, request: Request, following: Handler) -> Reply:
         if not self.claims(request.query):

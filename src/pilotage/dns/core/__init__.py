@@ -2,5 +2,5 @@
 
 Reading order: `name`, `record`, `records` (objects → record sets), `zone` (question → answer), `wire` (query and answer
 ↔ bytes), `table` (all of it kept up to date, with the compiled answers), `upstream` (what may be believed and kept of
-an upstream's answer).
+an upstream's answer). Beside them `askers`, `custom`, `local`, `leases`, `ttl` for one feature each.
 """
