@@ -8,7 +8,7 @@ has everything up to a resourceVersion. Leaves out every decision (core) and eve
 
 import asyncio
 import gc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from pilotage.proxy.blocking import in_thread
 from pilotage.proxy.core.drift import Drift
 from pilotage.proxy.core.flows import is_stale_flow
 from pilotage.proxy.core.layout import Surroundings
-from pilotage.proxy.core.model import Problem, service_ports
+from pilotage.proxy.core.model import Problem, beyond, service_ports
 from pilotage.proxy.core.plan import Delta, Planner
 from pilotage.proxy.core.slim import slim_slice
 from pilotage.proxy.core.topology import ZONE_LABEL, NodeView
@@ -103,6 +103,7 @@ class Proxier:
         self._wake = asyncio.Event()
         self._failures = 0
         self._problems: dict[str, tuple[Problem, ...]] = {}
+        self._limits: Mapping[str, str] = {}  # the backend's, as Services were last told
         # One transaction at a time: the kernel seam is not for two threads, and order matters.
         self._kernel = asyncio.Lock()
         self._auditor = Auditor(
@@ -211,6 +212,7 @@ class Proxier:
             ports = service_ports(service, self._slices.by_index(_SERVICE_INDEX, key), problems)
             age = service.metadata.creation_timestamp
             again = self._planner.update(key, ports, age=age, problems=problems)
+            problems += beyond(service, self._limits)
         self._report(key, service, tuple(dict.fromkeys(problems))[:_PROBLEMS_MAX])
         return again
 
@@ -290,6 +292,11 @@ class Proxier:
         except (BackendError, NetworkError) as error:
             metrics.FAILURES.labels(kind="forget").inc()
             _log.warning("old flows may remain", error=str(error))
+        if self._backend.limits != self._limits:
+            self._limits = dict(self._backend.limits)
+            for service in self._services.list():
+                if beyond(service, self._limits):
+                    self._mark(service.metadata.key)  # planned again, which tells it
         await self._health.apply(self._planner.health)
         self._watermark.advance(reached)
         metrics.WATERMARK.set(reached)

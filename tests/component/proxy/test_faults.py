@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pilotage.api.core_v1 import Event, Node, Service
+from pilotage.api.discovery_v1 import EndpointSlice
 from pilotage.api.meta_v1 import ObjectMeta
 from pilotage.api.status import ApiError
 from pilotage.client import Client, ConnectionFailed
@@ -16,8 +17,11 @@ from pilotage.kit.tasks import task_set
 from pilotage.nft.core.objects import DeleteElements, Transaction
 from pilotage.proxy import Config, Proxier
 from pilotage.proxy.backends.fake import FakeBackend
+from pilotage.proxy.backends.fake_xtables import FakeXtables
+from pilotage.proxy.backends.iptables import IptablesBackend
 from pilotage.proxy.core.layout import Surroundings, sets, table
 from pilotage.proxy.core.model import Problem, service_ports
+from pilotage.proxy.errors import BackendError
 from pilotage.testing.cluster import ApiServer
 from pilotage.testing.etcd import free_port
 from pilotage.testing.services import make_service, make_slice
@@ -133,6 +137,44 @@ def test_addresses_that_are_none_are_named_and_the_others_used() -> None:
     assert [one.address for one in port.endpoints] == ["10.244.1.2"]
     assert {one.reason for one in problems} == {"InvalidEndpoint"}
     assert "'fd00::1' in EndpointSlice web-2 is no IPv4 address" in [one.message for one in problems]
+
+
+class Forgetful(FakeXtables):
+    """A kernel whose iptables has no match `recent`."""
+
+    def restore(self, family: str, text: str) -> None:
+        if "-m recent" in text:
+            raise BackendError("Extension recent revision 0 not supported, missing kernel module?")
+        super().restore(family, text)
+
+
+async def test_what_a_backend_cannot_do_is_told_to_each_service_that_asks_once(api: ApiServer) -> None:
+    one_family: dict[str, Any] = {"ip_families": ("IPv4",), "ip_family_policy": "SingleStack"}
+    for name, address, affinity in (("plain", "10.96.0.80", "None"), ("early", "10.96.0.81", "ClientIP")):
+        service = make_service(name, address, session_affinity=affinity, **one_family)
+        await write(api.client, service, make_slice(name, ["10.244.1.2"]))
+    backend = IptablesBackend(Forgetful(), surroundings=Surroundings())
+    async with task_set() as tasks:
+        proxier = Proxier(Config(node="n1"), api.client, backend, forget=lambda matches: 0)
+        tasks.start(proxier.run(), name="proxy")
+        await told(api.client, "SessionAffinityNotKept")
+        late = make_service("late", "10.96.0.82", session_affinity="ClientIP", **one_family)
+        await write(api.client, late, make_slice("late", ["10.244.1.3"]))
+        for name in ("plain", "early", "late"):
+            written = await api.client.patch(Service, name, {"metadata": {"labels": {"a": "b"}}}, namespace="default")
+        goal = written.metadata.version_number
+        # The watermark is the lower of both kinds'.
+        await api.client.patch(EndpointSlice, "late-1", {"metadata": {"labels": {"a": "b"}}}, namespace="default")
+        await until(lambda: proxier.snapshot().watermark >= goal)
+        assert {one.service for one in proxier.snapshot().problems} == {"default/early", "default/late"}
+        async with asyncio.timeout(DEADLINE_S):
+            while {"early", "late"} != {one.involved_object.name for one in await events(api.client)}:
+                await asyncio.sleep(0.01)
+        assert [one.count for one in await events(api.client)] == [1, 1]
+
+
+async def events(client: Client) -> list[Event]:
+    return [one for one in (await client.list(Event)).items if one.reason == "SessionAffinityNotKept"]
 
 
 async def test_names_at_their_limits(api: ApiServer) -> None:

@@ -129,7 +129,7 @@ def test_where_too_much_changed_to_hear_it_all_what_was_heard_comes_first(
     plan = plan_everything([make_service(cluster_ip=VIP)], [make_slice(endpoints=many)], NodeView(name="n1"))
     backend.sync(plan)
     backend.disturbed()
-    in_node("flush map ip pilotage hairpin")
+    in_node("flush set ip pilotage hairpin")
     suspected = backend.disturbed()
     assert suspected[0] == ("ip", "hairpin")
     assert sorted(suspected) == sorted(backend.parts)

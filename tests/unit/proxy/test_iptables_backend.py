@@ -303,7 +303,8 @@ def test_where_the_kernel_cannot_remember_clients_services_work_without_and_it_i
             plan_one(planner, sticky)
             backend.apply(planner.take())
         assert sum("DNAT --to" in rule for rules in xtables.chains["ip"].values() for rule in rules) == 2
-        assert "sessionAffinity ClientIP is not kept" in capsys.readouterr().err
+        assert "cannot remember clients" in capsys.readouterr().err
+        assert set(backend.limits) == {"SessionAffinityNotKept"}
 
 
 def test_another_process_looks_and_writes_nothing() -> None:

@@ -24,6 +24,11 @@ class Backend(Protocol):
         """Up to so many changed elements `apply` takes about a millisecond, so it may run on the event loop."""
         ...
 
+    @property
+    def limits(self) -> Mapping[str, str]:
+        """What Services may ask and this kernel cannot do, as far as one has asked: reason (`core.model`) → message."""
+        ...
+
     def sync(self, plan: Plan) -> int:
         """Make everything as `plan` says, whatever is there now, without a gap for what stays; returns changes made."""
         ...

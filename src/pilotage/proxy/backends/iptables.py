@@ -19,6 +19,7 @@ from pilotage.proxy.core.drift import Drift, Part
 from pilotage.proxy.core.fragment import Frontend, SetId, Target
 from pilotage.proxy.core.iptables import PROBE_RECENT, ChainName, Rules, RuleSet
 from pilotage.proxy.core.layout import Surroundings, sets
+from pilotage.proxy.core.model import SESSION_AFFINITY_NOT_KEPT
 from pilotage.proxy.core.plan import Delta, Plan
 from pilotage.proxy.core.restore import Changes, compare_chains, read_save, removal, repair
 from pilotage.proxy.errors import BackendError
@@ -29,6 +30,7 @@ _LOOKING_SHARE = 0.05
 _LOOKING_ANYWAY_S = 30.0  # where somebody counts: a change by others in the very moment of our own is found then
 # iptables-save prints all or nothing.
 _EVERYTHING: Part = ("", "")
+_NO_MEMORY = "this kernel's iptables cannot remember clients: it has no match `recent`"
 _CLIENTS_MAX = Path("/sys/module/xt_recent/parameters/ip_list_tot")
 
 _log = get_logger()
@@ -59,6 +61,11 @@ class IptablesBackend:
         # Chains that iptables-save spells otherwise than we do, as another version may: what we wrote, what it printed.
         self._spelled: dict[tuple[str, ChainName], tuple[Rules, Rules]] = {}
         self._remembers: dict[str, bool] = {}  # families probed, once a Service asked for affinity
+
+    @property
+    def limits(self) -> Mapping[str, str]:
+        without = sorted(family for family, remembers in self._remembers.items() if not remembers)
+        return {SESSION_AFFINITY_NOT_KEPT: f"{_NO_MEMORY} ({', '.join(without)})"} if without else {}
 
     def sync(self, plan: Plan) -> int:
         self._load(plan)
@@ -187,7 +194,7 @@ class IptablesBackend:
                 self._xtables.restore(family, text)
         except BackendError as error:
             self._remembers[family] = False
-            _log.error("sessionAffinity ClientIP is not kept: no match `recent`", family=family, error=str(error))
+            _log.error(_NO_MEMORY, family=family, error=str(error))
             return
         self._remembers[family] = True
         with contextlib.suppress(OSError, ValueError):  # not readable: nothing to tell

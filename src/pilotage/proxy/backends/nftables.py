@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from types import MappingProxyType
 
 from pilotage.nft import Nft, NftError
 from pilotage.nft.core.generations import Ledger
@@ -52,6 +53,7 @@ def _refusals() -> Iterator[None]:
 class NftablesBackend:
     """Holds nothing but what it must compare with: the kernel is the state."""
 
+    limits: Mapping[str, str] = MappingProxyType({})
     inline_elements_max = 1000  # as many take a millisecond, less than handing them to a thread and back may
 
     def __init__(self, nft: Nft, *, families: Sequence[str] = ("ip",), surroundings: Surroundings) -> None:

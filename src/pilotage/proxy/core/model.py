@@ -9,7 +9,7 @@ KEP-2086 (internalTrafficPolicy).
 """
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pilotage.api.core_v1 import Service
@@ -73,6 +73,16 @@ class Problem:
     service: str
     reason: str  # CamelCase, stable
     message: str
+
+
+# Reasons why what a Service asks may be beyond a backend on some kernel.
+SESSION_AFFINITY_NOT_KEPT = "SessionAffinityNotKept"
+
+
+def beyond(service: Service, limits: Mapping[str, str]) -> list[Problem]:
+    """What `service` asks of a backend that has these limits: reason → message."""
+    asked = [SESSION_AFFINITY_NOT_KEPT] if service.spec.session_affinity == "ClientIP" and is_proxied(service) else []
+    return [Problem(service=service.metadata.key, reason=one, message=limits[one]) for one in asked if one in limits]
 
 
 def is_proxied(service: Service) -> bool:
