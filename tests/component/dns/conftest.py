@@ -19,6 +19,8 @@ from pilotage.dns import Config, Server
 from pilotage.kit.tasks import task_set
 from pilotage.testing.dns import fill, part, service
 
+SOA = "ns.example.test. host.example.test. 1 2 3 4 30"
+
 
 class Upstream(asyncio.DatagramProtocol):
     """A server for example.test by UDP and TCP on one port, which counts, and misbehaves when told."""
@@ -27,6 +29,10 @@ class Upstream(asyncio.DatagramProtocol):
         self.port = 0
         self.datagrams = 0
         self.streams = 0
+        self.seen: list[tuple[bytes, tuple[str, int]]] = []
+        """Datagrams and who sent them."""
+        self.overtake: Callable[[bytes, tuple[str, int]], None] | None = None
+        """Called with the honest reply and its receiver before it is sent."""
         self.silent = False
         self.rcode = dns.rcode.NOERROR
         self.forge: Callable[[bytes], list[bytes]] | None = None
@@ -38,9 +44,12 @@ class Upstream(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         self.datagrams += 1
+        self.seen.append((data, addr))
         if self.silent:
             return
         reply = self.answer(data).to_wire(max_size=65535)
+        if self.overtake is not None:
+            self.overtake(reply, addr)
         for packet in [*(self.forge(reply) if self.forge else []), reply]:
             if len(packet) > 1232:
                 cut = dns.message.make_response(dns.message.from_wire(data))
@@ -77,12 +86,13 @@ class Upstream(asyncio.DatagramProtocol):
             response.answer.append(dns.rrset.from_text("real.example.test.", 60, "IN", "A", "192.0.2.7"))
         elif text == "large.example.test.":
             response.answer.append(dns.rrset.from_text(name, 60, "IN", "A", *(f"192.0.2.{i}" for i in range(1, 120))))
+        elif text.startswith("nodata."):
+            response.authority.append(dns.rrset.from_text("example.test.", 300, "IN", "SOA", SOA))
         elif text.startswith("short."):
             response.answer.append(dns.rrset.from_text(name, 1, "IN", "A", "192.0.2.9"))
         else:
             response.set_rcode(dns.rcode.NXDOMAIN)
-            soa = "ns.example.test. host.example.test. 1 2 3 4 30"
-            response.authority.append(dns.rrset.from_text("example.test.", 300, "IN", "SOA", soa))
+            response.authority.append(dns.rrset.from_text("example.test.", 300, "IN", "SOA", SOA))
         return response
 
 
