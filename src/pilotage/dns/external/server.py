@@ -28,6 +28,7 @@ from pilotage.kit.errors import UsageError
 
 TIMEOUT_S = 10.0
 OWNER_TTL_S = 300
+_FORBIDDEN = (dns.rcode.REFUSED, dns.rcode.NOTAUTH)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,11 @@ def parse_key(text: str) -> Key:
 
 
 class ServerRefused(Exception):
-    """What the server said, or that it said nothing."""
+    """What the server said."""
+
+
+class ServerAway(ServerRefused):
+    """It said nothing, or nothing that can be believed: asking for the next name is of no use."""
 
 
 class AuthoritativeServer:
@@ -66,6 +71,7 @@ class AuthoritativeServer:
     def __init__(self, address: Address, zone: Name, key: Key | None) -> None:
         self._address = address
         self._zone = dns.name.Name((*zone, b""))
+        self._key_name = key.name if key is not None else ""
         self._keyring = dns.tsigkeyring.from_text({key.name: (key.algorithm, key.secret)}) if key is not None else None
 
     async def read(self) -> ZoneContent:
@@ -77,7 +83,7 @@ class AuthoritativeServer:
                 self._address.host, zone, query, port=self._address.port, timeout=TIMEOUT_S, lifetime=TIMEOUT_S
             )
         except (dns.exception.DNSException, OSError, EOFError) as error:
-            raise ServerRefused(f"transfer of {self._zone}: {error or type(error).__name__}") from error
+            raise ServerAway(f"transfer of {self._zone} by {self._address}: {self._explain(error)}") from error
         content: dict[Name, dict[str, tuple[int, frozenset[str]]]] = {}
         for owner, rdataset in zone.iterate_rdatasets():
             name = tuple(label.lower() for label in owner.labels if label)
@@ -105,12 +111,38 @@ class AuthoritativeServer:
         try:
             response = await dns.asyncquery.tcp(update, self._address.host, port=self._address.port, timeout=TIMEOUT_S)
         except (dns.exception.DNSException, OSError, EOFError) as error:
-            raise ServerRefused(f"update of {name}: {error or type(error).__name__}") from error
+            failure = ServerRefused if isinstance(error, dns.tsig.PeerError) else ServerAway
+            raise failure(f"update of {name} at {self._address}: {self._explain(error)}") from error
         if response.rcode() in (dns.rcode.NXRRSET, dns.rcode.YXRRSET, dns.rcode.YXDOMAIN, dns.rcode.NXDOMAIN):
             return False
         if response.rcode() != dns.rcode.NOERROR:
-            raise ServerRefused(f"update of {name}: {dns.rcode.to_text(response.rcode())}")
+            said = dns.rcode.to_text(response.rcode())
+            hint = "; its rules must allow updates" if response.rcode() in _FORBIDDEN else ""
+            raise ServerRefused(f"update of {name} at {self._address}: {said}{hint}{self._by_whom(hint)}")
         return True
+
+    def _explain(self, error: BaseException) -> str:
+        """For people, who can tell a wrong key from a wrong rule."""
+        match error:
+            case dns.tsig.PeerBadKey():
+                return f"the server does not know the key {self._key_name!r}, or not for this (BADKEY)"
+            case dns.tsig.PeerBadSignature():
+                return f"the server has another secret or algorithm for the key {self._key_name!r} (BADSIG)"
+            case dns.tsig.PeerBadTime():
+                return "this machine's clock and the server's differ too much (BADTIME)"
+            case dns.tsig.BadSignature() | dns.tsig.PeerError():
+                return f"the answer is not signed with the key {self._key_name!r}: {error}"
+            case dns.xfr.TransferError() if error.rcode in _FORBIDDEN:
+                hint = "; its rules must allow transfers"
+                return f"{dns.rcode.to_text(error.rcode)}{hint}{self._by_whom(hint)}"
+            case OSError():
+                return error.strerror or "no answer"
+        return str(error) or type(error).__name__
+
+    def _by_whom(self, hint: str) -> str:
+        if not hint:
+            return ""
+        return f" by the key {self._key_name!r}" if self._key_name else " by this machine, or a key must be given"
 
 
 def _text(value: str) -> str:

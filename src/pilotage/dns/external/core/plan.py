@@ -10,10 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pilotage.dns.core.name import Name, to_text
-from pilotage.dns.external.core.wanted import Wanted
+from pilotage.dns.external.core.wanted import PREFIX, WILDCARD, Wanted
 
-PREFIX = b"_pilotage"
-WILDCARD = b"_any"
 TYPES = ("A", "AAAA", "CNAME")
 
 Zone = Mapping[Name, Mapping[str, tuple[int, frozenset[str]]]]
