@@ -103,7 +103,7 @@ async def test_what_changed_while_it_was_away(world: World, client: Client, back
         "flush map ip pilotage services",
         "flush map ip pilotage backends",
         "flush chain ip pilotage dispatch",
-        "add rule ip pilotage guard drop",
+        "insert rule ip pilotage dispatch drop",
         "delete table ip pilotage",
         "flush ruleset",
     ],

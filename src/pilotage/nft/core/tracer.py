@@ -88,14 +88,14 @@ def trace(
 ) -> Outcome:
     """Send `packet` in through prerouting (or output, when `from_host`) and out through postrouting.
 
-    `local`: addresses of the host; a packet for one of them that did not come from the host ends after prerouting.
+    `local`: addresses of the host; a packet for one of them that did not come from the host goes out through input.
     `roll(mod)` answers `numgen random mod`. Dynamic elements that rules write stay in `ruleset`.
     """
     walk = _Walk(ruleset, packet, frozenset(local), out_interface, roll)
     verdict = walk.hook("output" if from_host else "prerouting")
     delivered_here = walk.packet.destination in local and not from_host
-    if verdict == "accept" and not delivered_here:
-        verdict = walk.hook("postrouting")
+    if verdict == "accept":
+        verdict = walk.hook("input" if delivered_here else "postrouting")
     return Outcome(verdict=verdict, packet=walk.packet, steps=tuple(walk.steps))
 
 

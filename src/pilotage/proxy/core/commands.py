@@ -33,8 +33,8 @@ def structure_commands(
         own = table(family)
         commands.append(AddTable(own))
         commands += [AddSet(own, one) for one in sets(family).all()]
-        commands += [PutChain(own, chain_of(chain)) for chain in wanted if chain[0] == family]
         commands += [PutChain(own, chain) for chain in static_chains(family, surroundings)]
+        commands += [PutChain(own, chain_of(chain)) for chain in wanted if chain[0] == family]
     return tuple(commands)
 
 

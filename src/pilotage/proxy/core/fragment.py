@@ -10,15 +10,22 @@ from functools import cache
 from math import gcd
 from typing import TypeAlias
 
-from pilotage.nft.core.expressions import DROP, Verdict, goto
+from pilotage.nft.core.expressions import Verdict, goto
 from pilotage.nft.core.objects import Chain, ElementValue, Set
 from pilotage.nft.core.types import PORT, PROTOCOL, encode_address
 from pilotage.proxy.core.layout import (
+    DROPPED_CLASS,
+    GUARDED_CLASS,
     LOCAL_SLOTS,
     NODE_PORT_CLASS,
+    REFUSED_CLASS,
     SLOTS_MAX,
+    SPLIT_CLASS,
+    STICKY_CLASS,
     TableSets,
+    class_of,
     first_slot,
+    refusal,
     remember_chain,
     sets,
     spread_chain,
@@ -32,7 +39,6 @@ ChainId: TypeAlias = tuple[str, str, int]  # family, "spread" or "remember", cla
 Frontend: TypeAlias = tuple[str, bytes, bytes]
 Target: TypeAlias = bytes  # packed endpoint address and port
 
-REFUSE = goto("refuse")
 _PORT_SUFFIX = b"\0\0"
 
 
@@ -62,15 +68,10 @@ def chain_of(chain_id: ChainId) -> Chain:
 def chain_id(family: str, name: str) -> ChainId | None:
     """The id behind a chain's name; None for a name that no such chain has."""
     kind, _, number = name.rpartition("-")
-    if not number.isdigit():
-        return None
-    if kind == "remember":
+    if kind == "remember" and number.isdigit():
         return (family, kind, int(number))
-    variants = {"spread": 0, "spread-local": LOCAL_SLOTS, "node-port": NODE_PORT_CLASS}
-    variants["node-port-local"] = NODE_PORT_CLASS | LOCAL_SLOTS
-    if kind not in variants or not 0 < int(number) <= SLOTS_MAX:
-        return None
-    return (family, "spread", variants[kind] | int(number))
+    class_id = class_of(name)
+    return None if class_id is None else (family, "spread", class_id)
 
 
 class Builder:
@@ -116,8 +117,7 @@ class Builder:
             _, packed, suffix = _frontend(port, address)
             if not port.external_local:
                 self._own(port.family, own.masqueraded.name, packed + suffix, None)
-            if port.source_ranges and address in port.load_balancer_ips:
-                self._own(port.family, own.firewalled.name, packed + suffix, None)
+            if _is_guarded(port, address):
                 for text in port.source_ranges:
                     key = _range_key(packed + suffix, text, own)
                     self._own(port.family, own.allowed_sources.name, key, None)
@@ -152,18 +152,11 @@ class Builder:
             return False
         _, packed, suffix = frontend
         key = packed + suffix
-        self._side(port.family, key, own.services.name, own.backends.name, own.unavailable.name, 0, inside, choice)
+        backends, kind = own.backends, STICKY_CLASS if port.affinity_s else 0
+        entry = (GUARDED_CLASS if _is_guarded(port, address) else 0) | (SPLIT_CLASS if outside != inside else 0)
+        self._side(port.family, key, own.services, backends, kind | entry, inside, choice)
         if outside != inside:
-            self._side(
-                port.family,
-                key,
-                own.external_services.name,
-                own.backends.name,
-                own.unavailable_external.name,
-                LOCAL_SLOTS,
-                outside,
-                choice,
-            )
+            self._side(port.family, key, own.external_services, backends, kind | LOCAL_SLOTS, outside, choice)
         self._remember(port, frontend, own.sticky, inside, outside)
         return True
 
@@ -174,21 +167,11 @@ class Builder:
         if not self._owns(frontend, f"node port {port.node_port}/{port.protocol}"):
             return
         key = frontend[2]
-        backends, kind = own.node_port_backends.name, NODE_PORT_CLASS
-        self._side(
-            port.family, key, own.node_ports.name, backends, own.unavailable_node_ports.name, kind, inside, choice
-        )
+        backends, kind = own.node_port_backends, NODE_PORT_CLASS | (STICKY_CLASS if port.affinity_s else 0)
+        entry = SPLIT_CLASS if outside != inside else 0
+        self._side(port.family, key, own.node_ports, backends, kind | entry, inside, choice)
         if outside != inside:
-            self._side(
-                port.family,
-                key,
-                own.external_node_ports.name,
-                backends,
-                own.unavailable_external_node_ports.name,
-                kind | LOCAL_SLOTS,
-                outside,
-                choice,
-            )
+            self._side(port.family, key, own.external_node_ports, backends, kind | LOCAL_SLOTS, outside, choice)
         if not port.external_local:
             self._own(port.family, own.masqueraded_node_ports.name, key, None)
         self._remember(port, frontend, own.sticky_node_ports, inside, outside)
@@ -197,28 +180,29 @@ class Builder:
         self,
         family: str,
         key: bytes,
-        classes: str,
-        backends: str,
-        unavailable: str,
+        classes: Set,
+        backends: Set,
         kind: int,
         targets: tuple[Target, ...],
         choice: Choice,
     ) -> None:
         """One kind of client of one frontend: how many endpoints, and which; or that there is none."""
-        if not targets:
-            # KEP-2086: endpoints exist, but policy Local forbids them here: drop, so that a balancer tries another
-            # node. No endpoint at all: refuse, so that the client knows at once.
-            self._own(family, unavailable, key, DROP if choice.exists else REFUSE)
-            return
-        class_id = kind | len(targets)
+        if targets:
+            class_id = kind | len(targets)
+        else:
+            entry = kind & (GUARDED_CLASS | SPLIT_CLASS)
+            class_id = entry | (DROPPED_CLASS if choice.exists else REFUSED_CLASS)
         packed_class = _little(class_id)
-        self._own(family, classes, key, packed_class)
-        place = _set_id(family, backends)
+        self._own(family, classes.name, key, packed_class)
+        place = _set_id(family, backends.name)
         owned = self.owned
         for slot, target in enumerate(targets, first_slot(class_id)):
             owned += (place, key + _little(slot), target)
-        self.chains.add((family, "spread", class_id))
-        self._share(family, "spread", packed_class, _goto(family, class_id))
+        own = sets(family)
+        spread = own.external_spread if classes in (own.external_services, own.external_node_ports) else own.spread
+        self._share(family, spread.name, packed_class, _verdict(family, class_id))
+        if class_id not in (REFUSED_CLASS, DROPPED_CLASS):
+            self.chains.add((family, "spread", class_id))
 
     def _remember(
         self,
@@ -264,8 +248,18 @@ def _little(number: int) -> bytes:
 
 
 @cache
-def _goto(family: str, class_id: int) -> Verdict:
+def _verdict(family: str, class_id: int) -> Verdict:
+    """What the class leads to: a chain, unless nothing is to be asked before the client is turned away."""
+    if class_id in (REFUSED_CLASS, DROPPED_CLASS):
+        verdict = refusal(class_id)
+        assert verdict is not None
+        return verdict
     return goto(spread_chain(family, class_id).name)
+
+
+def _is_guarded(port: ServicePort, address: str) -> bool:
+    """Whether only some sources may use this address: a balancer's, if the Service lists them."""
+    return bool(port.source_ranges) and address in port.load_balancer_ips
 
 
 def _suffix(port: ServicePort, number: int) -> bytes:

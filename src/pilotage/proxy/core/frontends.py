@@ -14,7 +14,7 @@ from pilotage.nft.core.expressions import DROP, Verdict
 from pilotage.nft.core.objects import ElementValue
 from pilotage.nft.core.types import PORT, PROTOCOL, Layout
 from pilotage.proxy.core.fragment import Frontend, SetId, Target
-from pilotage.proxy.core.layout import LOCAL_SLOTS, SLOTS_MAX, TableSets, sets
+from pilotage.proxy.core.layout import GUARDED_CLASS, LOCAL_SLOTS, SLOTS_MAX, TableSets, refusal, sets
 from pilotage.proxy.core.plan import Delta, Plan
 
 Refusal = Literal["drop", "refuse"]
@@ -50,7 +50,7 @@ class _Place:
     """How the keys of one set lead to a frontend."""
 
     node_port: bool
-    role: str  # inside, outside, slot, refused, refused outside, source, firewalled, masqueraded or sticky
+    role: str  # inside, outside, slot, source, masqueraded or sticky
 
 
 class Frontends:
@@ -88,9 +88,9 @@ class Frontends:
         if elements is None:
             return None
         slots: dict[int, Target] = {}
-        classes, refusals = {"inside": 0, "outside": 0}, dict[str, Refusal]()
+        classes = {"inside": 0, "outside": 0}
         sources: list[tuple[bytes, bytes]] = []
-        firewalled = masqueraded = False
+        masqueraded = False
         affinity_s = 0
         for (name, key), value in elements.items():
             match _places(self.family)[name].role:
@@ -99,25 +99,20 @@ class Frontends:
                 case "slot":
                     assert isinstance(value, bytes)
                     slots[_number(key[-4:])] = value
-                case "refused":
-                    refusals["inside"] = _refusal(value)
-                case "refused outside":
-                    refusals["outside"] = _refusal(value)
                 case "source":
                     sources.append(_range(self.family, key))
-                case "firewalled":
-                    firewalled = True
                 case "masqueraded":
                     masqueraded = True
                 case "sticky":
                     affinity_s = _timeout_s(value)
         inside, outside = (
-            Side(targets=_targets(slots, classes[side]), refusal=refusals.get(side)) for side in ("inside", "outside")
+            Side(targets=_targets(slots, classes[side]), refusal=_refusal(classes[side]))
+            for side in ("inside", "outside")
         )
         return Forwarding(
             inside=inside,
             outside=outside,
-            sources=tuple(sorted(sources)) if firewalled else None,
+            sources=tuple(sorted(sources)) if classes["inside"] & GUARDED_CLASS else None,
             masqueraded=masqueraded,
             affinity_s=affinity_s,
         )
@@ -179,12 +174,7 @@ def _places(family: str) -> Mapping[str, _Place]:
         own.external_node_ports.name: _Place(True, "outside"),
         own.backends.name: _Place(False, "slot"),
         own.node_port_backends.name: _Place(True, "slot"),
-        own.unavailable.name: _Place(False, "refused"),
-        own.unavailable_external.name: _Place(False, "refused outside"),
-        own.unavailable_node_ports.name: _Place(True, "refused"),
-        own.unavailable_external_node_ports.name: _Place(True, "refused outside"),
         own.allowed_sources.name: _Place(False, "source"),
-        own.firewalled.name: _Place(False, "firewalled"),
         own.masqueraded.name: _Place(False, "masqueraded"),
         own.masqueraded_node_ports.name: _Place(True, "masqueraded"),
         own.sticky.name: _Place(False, "sticky"),
@@ -207,8 +197,9 @@ def _number(value: ElementValue) -> int:
     return int.from_bytes(value, "little")
 
 
-def _refusal(value: ElementValue) -> Refusal:
-    return "drop" if value == DROP else "refuse"
+def _refusal(class_id: int) -> Refusal | None:
+    verdict = refusal(class_id)
+    return None if verdict is None else "drop" if verdict == DROP else "refuse"
 
 
 def _timeout_s(value: ElementValue) -> int:
@@ -224,6 +215,8 @@ def _range(family: str, key: bytes) -> tuple[bytes, bytes]:
 
 def _targets(slots: Mapping[int, Target], class_id: int) -> tuple[tuple[Target, int], ...]:
     """The endpoints of a class; a weight is an endpoint that stands in several slots."""
+    if refusal(class_id) is not None:
+        return ()
     first = LOCAL_SLOTS if class_id & LOCAL_SLOTS else 1
     weights: dict[Target, int] = {}
     for slot in range(first, first + (class_id & SLOTS_MAX)):

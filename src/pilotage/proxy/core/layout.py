@@ -2,20 +2,23 @@
 
 Stands apart from `plan`, which only fills it: this is the program, the elements are its data. One table an address
 family, alike to the letter. The number of chains and maps does not grow with Services: an address and port leads to a
-number (how many endpoints), the number to one of a few `spread-N` chains, and that chain's random slot to an endpoint.
+class, which says how many endpoints there are and what else is to be asked; the class to one of a few `spread-N`
+chains; and that chain's random slot to an endpoint.
 
-    prerouting, -110  guard       who may not enter, what has no endpoint
-    prerouting, -100  dispatch    affinity → (external →) services → node ports: DNAT
-    prerouting,  -99  settle      cluster IPs that nobody serves; remember sticky clients
-    output            guard-output, dispatch-output, settle-output: the same for the node's own processes
-    postrouting, 100  leave       masquerade: hairpin, outsiders, external addresses with policy Cluster
+    prerouting, -100  dispatch         services → node ports → class (→ source ranges → outsiders → affinity): DNAT
+    output,     -100  dispatch-output  the same for the node's own processes
+    input,       100  arrive           remember sticky clients
+    postrouting, 100  leave            the same; masquerade hairpin, outsiders, external addresses with policy Cluster
 
 Decisions, and what they replaced:
-- The count, then the slot, travel in the packet's priority; `settle` clears it before anybody else looks. A verdict map
+- All of them are of type nat, which the kernel runs for the first packet of a connection alone: every other packet
+  passes without a rule. Refusals stand there, too: what is refused is never tracked, so the next try is a first one.
+- The count, then the slot, travel in the packet's priority; `settle` clears it before a queue looks. A verdict map
   keyed by address would need no such step, but the kernel walks every element of a changed verdict map (1.2 ms for
   10,000, 15 ms for 40,000, measured), so the cost of one change would grow with the cluster. The packet mark, the other
   candidate, belongs to routing policy; the priority orders queues, and nothing reads it in between. The random number
   as part of the key (`typeof … numgen`) would do for the slot, but nft 1.0.6 cannot extend such a table later.
+- Outsiders' classes have a map of their own, since the kernel takes no rules that could run in a circle.
 - No mark says "masquerade this" either: postrouting reads the connection's original destination.
 - Clients are remembered in one map a family, with a timeout an element: exact to the second, whatever the endpoints do.
   The IPv6 rule reaches the kernel as a netlink message, since nft 1.0.6 cannot say keys of that length (`rulewire`).
@@ -40,7 +43,6 @@ from pilotage.nft.core.expressions import (
     RETURN,
     SADDR,
     Concat,
-    CtState,
     Dnat,
     HasPort,
     InNetworks,
@@ -57,6 +59,7 @@ from pilotage.nft.core.expressions import (
     SetPriority,
     Statement,
     Update,
+    Verdict,
     VerdictMap,
     goto,
     jump,
@@ -71,7 +74,13 @@ PROTOCOLS = ("tcp", "udp", "sctp")
 # Slots of endpoints that only outsiders use start here, so that both kinds share one map.
 LOCAL_SLOTS = 1 << 15
 SLOTS_MAX = LOCAL_SLOTS - 1  # endpoints of one service port; what exceeds it is left out and reported
+# What else a class says, beside the number of endpoints.
 NODE_PORT_CLASS = 1 << 16
+STICKY_CLASS = 1 << 17  # a client that is remembered goes where it went
+SPLIT_CLASS = 1 << 18  # outsiders have a class of their own
+GUARDED_CLASS = 1 << 19  # only listed sources may enter
+# There is no endpoint for the client that asks; instead of a number.
+REFUSED_CLASS, DROPPED_CLASS = 1 << 20 | 1, 1 << 21 | 1
 
 # Sticky clients remembered per address family: about 200 bytes each in the kernel.
 _AFFINITY_SIZE = 262_144
@@ -88,14 +97,10 @@ class TableSets:
     external_node_ports: Set
     backends: Set  # address, protocol, port, slot → endpoint
     node_port_backends: Set  # protocol, port, slot → endpoint
-    spread: Set  # class → goto spread chain
-    unavailable: Set  # address, protocol, port → refuse or drop, for everybody
-    unavailable_external: Set  # … for outsiders
-    unavailable_node_ports: Set
-    unavailable_external_node_ports: Set
+    spread: Set  # class → goto spread chain, refuse or drop
+    external_spread: Set  # the same, for the classes of outsiders
     cluster_ips: Set  # addresses whose traffic this table answers for
-    firewalled: Set  # address, protocol, port that only listed sources may use
-    allowed_sources: Set  # … and those sources
+    allowed_sources: Set  # address, protocol, port and the sources that may use them
     masqueraded: Set  # address, protocol, port whose connections get the node's source address
     masqueraded_node_ports: Set
     hairpin: Set  # (endpoint, the same endpoint) for endpoints of this node
@@ -136,12 +141,8 @@ def sets(family: str) -> TableSets:
         backends=Set(name="backends", key=Layout((*frontend.parts, CLASS_ID)), value=endpoint),
         node_port_backends=Set(name="node-port-backends", key=Layout((*node_port.parts, CLASS_ID)), value=endpoint),
         spread=verdicts("spread", count),
-        unavailable=verdicts("unavailable", frontend),
-        unavailable_external=verdicts("unavailable-external", frontend),
-        unavailable_node_ports=verdicts("unavailable-node-ports", node_port),
-        unavailable_external_node_ports=verdicts("unavailable-external-node-ports", node_port),
+        external_spread=verdicts("external-spread", count),
         cluster_ips=Set(name="cluster-ips", key=Layout((address,))),
-        firewalled=Set(name="firewalled", key=frontend),
         allowed_sources=Set(name="allowed-sources", key=Layout((*frontend.parts, address)), interval=True),
         masqueraded=Set(name="masqueraded", key=frontend),
         masqueraded_node_ports=Set(name="masqueraded-node-ports", key=node_port),
@@ -164,19 +165,66 @@ def first_slot(class_id: int) -> int:
     return LOCAL_SLOTS if class_id & LOCAL_SLOTS else 1
 
 
+_ENDS = {
+    "spread": 0,
+    "spread-local": LOCAL_SLOTS,
+    "node-port": NODE_PORT_CLASS,
+    "node-port-local": NODE_PORT_CLASS | LOCAL_SLOTS,
+    "refused": REFUSED_CLASS & ~SLOTS_MAX,
+    "dropped": DROPPED_CLASS & ~SLOTS_MAX,
+}
+_VARIANTS = {
+    f"{end}{sticky}{split}{guarded}": end_bits | sticky_bit | split_bit | guarded_bit
+    for end, end_bits in _ENDS.items()
+    for sticky, sticky_bit in (("", 0), ("-sticky", STICKY_CLASS))
+    for split, split_bit in (("", 0), ("-split", SPLIT_CLASS))
+    for guarded, guarded_bit in (("", 0), ("-guarded", GUARDED_CLASS))
+}
+_VARIANT_NAMES = {bits: name for name, bits in _VARIANTS.items()}
+
+
+def class_of(chain: str) -> int | None:
+    """The class that leads to the spread chain of this name; None: no such chain."""
+    variant, _, count = chain.rpartition("-")
+    if variant not in _VARIANTS or not count.isdigit() or not 0 < int(count) <= SLOTS_MAX:
+        return None
+    return _VARIANTS[variant] | int(count)
+
+
+def refusal(class_id: int) -> Verdict | None:
+    """What becomes of a client for whom there is no endpoint; None: there are some.
+
+    KEP-2086: where endpoints exist but policy Local forbids them here, packets are dropped, so that a balancer tries
+    another node; without any endpoint clients are refused, so that they know at once.
+    """
+    if class_id & REFUSED_CLASS & ~SLOTS_MAX:
+        return goto("refuse")
+    return DROP if class_id & DROPPED_CLASS & ~SLOTS_MAX else None
+
+
 @cache
 def spread_chain(family: str, class_id: int) -> Chain:
-    """The chain that a class leads to: pick a slot, send the connection there."""
+    """The chain that a class leads to: who may enter, then pick a slot and send the connection there."""
     count, first = class_id & SLOTS_MAX, first_slot(class_id)
     own = sets(family)
-    if class_id & NODE_PORT_CLASS:
-        key, backends = Concat((L4PROTO, DPORT, PRIORITY)), own.node_port_backends
+    frontend = (DADDR[family], L4PROTO, DPORT)
+    rules = []
+    if class_id & GUARDED_CLASS:
+        allowed = InSet(Concat((*frontend, SADDR[family])), own.allowed_sources.name, negated=True)
+        rules.append(rule(allowed, DROP))
+    if class_id & SPLIT_CLASS:
+        rules.append(rule(jump("external")))
+    if class_id & STICKY_CLASS:
+        rules.append(rule(Dnat(family, Lookup(Concat((SADDR[family], *frontend)), own.affinity.name))))
+    if (refused := refusal(class_id)) is not None:
+        rules.append(rule(refused))
     else:
-        key, backends = Concat((DADDR[family], L4PROTO, DPORT, PRIORITY)), own.backends
-    kind = "node-port" if class_id & NODE_PORT_CLASS else "spread"
-    variant = "-local" if class_id & LOCAL_SLOTS else ""
-    pick = rule(SetPriority(Numgen(count, first)), Dnat(family, Lookup(key, backends.name)))
-    return Chain(name=f"{kind}{variant}-{count}", rules=(pick,))
+        if class_id & NODE_PORT_CLASS:
+            slot = Lookup(Concat((L4PROTO, DPORT, PRIORITY)), own.node_port_backends.name)
+        else:
+            slot = Lookup(Concat((*frontend, PRIORITY)), own.backends.name)
+        rules.append(rule(SetPriority(Numgen(count, first)), Dnat(family, slot)))
+    return Chain(name=f"{_VARIANT_NAMES[class_id & ~SLOTS_MAX]}-{count}", rules=tuple(rules))
 
 
 @cache
@@ -224,42 +272,26 @@ def static_chains(family: str, surroundings: Surroundings) -> tuple[Chain, ...]:
         chosen = _networks(family, surroundings.node_port_addresses)
         # None of this family: an address that no packet goes to, so that the program keeps its shape.
         to_node += (InNetworks(DADDR[family], chosen or (_NOWHERE[family],)),)
-    from_outside: tuple[Statement, ...] = (IsLocal("saddr", negated=True),)
+    outsider: tuple[Statement, ...] = (IsLocal("saddr", negated=True),)
     if inside:
-        from_outside = (InNetworks(SADDR[family], inside, negated=True), *from_outside)
+        outsider = (InNetworks(SADDR[family], inside, negated=True), *outsider)
 
-    def spread(lookup: Lookup) -> tuple[Statement, ...]:
-        return SetPriority(lookup), VerdictMap(Concat((PRIORITY,)), own.spread.name)
+    def spread(key: Concat, classes: Set, chains: Set) -> tuple[Statement, ...]:
+        return SetPriority(Lookup(key, classes.name)), VerdictMap(Concat((PRIORITY,)), chains.name)
 
-    def base(name: str, type: str, hook: str, priority: int, *rules: Rule) -> Chain:
-        return Chain(name=name, rules=rules, hook=Hook(type=type, hook=hook, priority=priority))
+    def base(name: str, hook: str, priority: int, *rules: Rule) -> Chain:
+        return Chain(name=name, rules=rules, hook=Hook(type="nat", hook=hook, priority=priority))
 
-    stay = rule(Dnat(family, Lookup(Concat((SADDR[family], *frontend.parts)), own.affinity.name)))
-    remember = tuple(
+    remember = (
         rule(IsProtocol(protocol), VerdictMap(key, name))
         for key, name in ((original, own.sticky.name), (original_node_port, own.sticky_node_ports.name))
         for protocol in PROTOCOLS
     )
+    settle = (rule(SetPriority(0)), *remember)
     dispatch = (
-        rule(*spread(Lookup(frontend, own.services.name))),
-        rule(*to_node, *spread(Lookup(node_port, own.node_ports.name))),
-    )
-    refuse = (
-        rule(CtState("new", negated=True), RETURN),
-        rule(
-            InSet(frontend, own.firewalled.name),
-            InSet(Concat((*frontend.parts, SADDR[family])), own.allowed_sources.name, negated=True),
-            DROP,
-        ),
-    )
-    unavailable = (
-        rule(VerdictMap(frontend, own.unavailable.name)),
-        rule(*to_node, VerdictMap(node_port, own.unavailable_node_ports.name)),
-    )
-    settle = (
-        rule(CtState("new", negated=True), RETURN),
+        rule(*spread(frontend, own.services, own.spread)),
+        rule(*to_node, *spread(node_port, own.node_ports, own.spread)),
         rule(InSet(Concat((DADDR[family],)), own.cluster_ips.name), goto("refuse")),
-        rule(IsDnatted(), SetPriority(0), goto("remember")),
     )
     masquerade: list[Rule] = [
         rule(OutInterface("lo"), RETURN),
@@ -280,27 +312,17 @@ def static_chains(family: str, surroundings: Surroundings) -> tuple[Chain, ...]:
         )
     return (
         Chain(name="refuse", rules=(rule(IsProtocol("tcp"), Reject(with_reset=True)), rule(Reject()))),
-        Chain(name="remember", rules=remember),
+        Chain(name="settle", rules=settle),
         Chain(name="masquerading", rules=tuple(masquerade)),
         Chain(
             name="external",
             rules=(
-                rule(*spread(Lookup(frontend, own.external_services.name))),
-                rule(*to_node, *spread(Lookup(node_port, own.external_node_ports.name))),
+                rule(*outsider, *spread(frontend, own.external_services, own.external_spread)),
+                rule(*outsider, *spread(node_port, own.external_node_ports, own.external_spread)),
             ),
         ),
-        Chain(
-            name="guard-external",
-            rules=(
-                rule(VerdictMap(frontend, own.unavailable_external.name)),
-                rule(*to_node, VerdictMap(node_port, own.unavailable_external_node_ports.name)),
-            ),
-        ),
-        base("guard", "filter", "prerouting", -110, *refuse, rule(*from_outside, jump("guard-external")), *unavailable),
-        base("guard-output", "filter", "output", -110, *refuse, *unavailable),
-        base("dispatch", "nat", "prerouting", -100, stay, rule(*from_outside, jump("external")), *dispatch),
-        base("dispatch-output", "nat", "output", -100, stay, *dispatch),
-        base("settle", "filter", "prerouting", -99, *settle),
-        base("settle-output", "filter", "output", -99, *settle),
-        base("leave", "nat", "postrouting", 100, rule(IsDnatted(), goto("masquerading"))),
+        base("dispatch", "prerouting", -100, *dispatch),
+        base("dispatch-output", "output", -100, *dispatch),
+        base("arrive", "input", 100, rule(IsDnatted(), jump("settle"))),
+        base("leave", "postrouting", 100, rule(IsDnatted(), jump("settle")), rule(IsDnatted(), goto("masquerading"))),
     )
