@@ -71,3 +71,4 @@ def test_every_agent_has_an_identity_of_its_own() -> None:
     assert found["agent-n2"].common_name == "system:node:n2"
     assert found["agent-n2"].organizations == ("system:nodes",)
     assert found["admin"].organizations == ("system:masters",)
+    assert found["external-dns"].common_name == "system:pilotage:external-dns"

@@ -21,6 +21,7 @@ _AGGREGATE = "rbac.authorization.k8s.io/aggregate-to-"
 _LABELS = {"kubernetes.io/bootstrapping": "rbac-defaults"}
 
 _READ = ("get", "list", "watch")
+_FOLLOW = ("list", "watch")
 _CHANGE = ("create", "delete", "deletecollection", "patch", "update")
 _PUBLISH = ("create", "patch", "update")
 _LEASE = ("create", "get", "update", "patch", "list", "watch")
@@ -185,6 +186,11 @@ _ROLES: dict[str, tuple[Document, ...]] = {
         _rule(("patch", "update"), "dns.pilotage.dev", "dnsrecords/status"),
         *_EVENTS,
     ),
+    "system:pilotage:external-dns": (
+        _rule(_FOLLOW, "", "services"),
+        _rule(_FOLLOW, "networking.k8s.io", "ingresses"),
+        _rule(_FOLLOW, "gateway.networking.k8s.io", "gateways", "grpcroutes", "httproutes", "tlsroutes"),
+    ),
     "system:pilotage:gateway": (
         *_ENDPOINTS,
         _rule(_READ, "", "configmaps", "pods", "secrets"),
@@ -223,6 +229,7 @@ _BINDINGS: tuple[tuple[str, str, str], ...] = (
     ("system:kube-scheduler", "User", "system:kube-scheduler"),
     ("system:kube-controller-manager", "User", "system:kube-controller-manager"),
     ("system:pilotage:dns", "User", "system:pilotage:dns"),
+    ("system:pilotage:external-dns", "User", "system:pilotage:external-dns"),
     ("system:pilotage:gateway", "User", "system:pilotage:gateway"),
     ("system:pilotage:loadbalancer", "User", "system:pilotage:loadbalancer"),
 )

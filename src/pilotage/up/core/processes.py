@@ -35,6 +35,7 @@ _CLUSTER_WIDE = (
     Identity(file="scheduler", common_name="system:kube-scheduler"),
     Identity(file="proxy", common_name="system:kube-proxy"),
     Identity(file="dns", common_name="system:pilotage:dns"),
+    Identity(file="external-dns", common_name="system:pilotage:external-dns"),  # for whoever runs it by hand
     Identity(file="gateway", common_name="system:pilotage:gateway"),
     Identity(file="loadbalancer", common_name="system:pilotage:loadbalancer"),
 )
