@@ -24,9 +24,8 @@ from pilotage.dns.external import run
 from pilotage.kit.tasks import task_set
 from pilotage.testing.cluster import ApiServer, api_server
 
-ROOT = Path(__file__).parents[4]
-MANIFEST = ROOT / "src/pilotage/dns/manifests/external-dns.yaml"
-(COMMANDS,) = re.findall(r"```sh\n(kubectl apply.*?)```", (ROOT / "docs/dns.md").read_text(), flags=re.DOTALL)
+MANIFEST = Path(__file__).parents[4] / "src/pilotage/dns/manifests/external-dns.yaml"
+COMMANDS = "\n".join(re.findall(r"^#     (.*)$", MANIFEST.read_text(), flags=re.MULTILINE))
 NAME = "system:pilotage:external-dns"
 ROLE = next(document for plural, document in bootstrap_objects() if document["metadata"]["name"] == NAME)
 RIGHTS = [
@@ -150,12 +149,12 @@ def test_the_manifest_allows_what_the_role_does() -> None:
 
 @pytest.fixture
 def workshop(tmp_path: Path) -> Iterator[Path]:
-    """A folder in which the manual's commands find what they name."""
-    (tmp_path / "src").symlink_to(ROOT / "src")
+    """A folder in which the manifest's commands find what they name."""
+    (tmp_path / MANIFEST.name).symlink_to(MANIFEST)
     return tmp_path
 
 
-async def test_the_commands_of_the_manual_on_a_cluster(
+async def test_the_commands_of_the_manifest_on_a_cluster(
     knot: Any, gateway_api: Any, balance: Any, workshop: Path, key_file: Path
 ) -> None:
     programs = Path(sys.executable).parent
