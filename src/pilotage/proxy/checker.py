@@ -14,6 +14,7 @@ from pilotage.api.status import ApiError, is_not_found
 from pilotage.client import Client
 from pilotage.proxy.backends import Backend
 from pilotage.proxy.core.drift import Drift
+from pilotage.proxy.core.model import Problem
 from pilotage.proxy.core.plan import Plan
 from pilotage.proxy.core.topology import ZONE_LABEL, NodeView
 from pilotage.proxy.core.whole import plan_everything
@@ -29,6 +30,7 @@ class Verdict:
     resource_version: int  # of the API's state that the kernel was compared with
     services: int
     differences: tuple[Drift, ...]  # empty: the kernel is as planned
+    problems: tuple[Problem, ...]  # what Services ask and the plan does not contain
 
 
 async def check(node: str, client: Client, backend: Backend) -> Verdict:
@@ -37,24 +39,25 @@ async def check(node: str, client: Client, backend: Backend) -> Verdict:
     for look in range(_LOOKS_MAX):
         if look:
             await asyncio.sleep(_PAUSE_S)
-        version, services, plan = await _intent(node, client)
+        problems: list[Problem] = []
+        version, services, plan = await _intent(node, client, problems)
         drift = await asyncio.to_thread(backend.check, plan)
         now = frozenset((one.family, one.set, one.kind, one.element) for one in drift)
         # Standing differences are the same twice; what a proxy is just applying is not.
         standing = now if before is None else now & before
         if not now or (before is not None and standing):
-            kept = tuple(one for one in drift if (one.family, one.set, one.kind, one.element) in standing)
-            return Verdict(resource_version=version, services=services, differences=kept)
+            drift = tuple(one for one in drift if (one.family, one.set, one.kind, one.element) in standing)
+            break
         before = now
-    return Verdict(resource_version=version, services=services, differences=drift)
+    return Verdict(resource_version=version, services=services, differences=drift, problems=tuple(problems))
 
 
-async def _intent(node: str, client: Client) -> tuple[int, int, Plan]:
+async def _intent(node: str, client: Client, problems: list[Problem]) -> tuple[int, int, Plan]:
     services = await client.list(Service)
     slices = await client.list(EndpointSlice)
     view = NodeView(name=node, zone=await _zone(node, client))
     version = min(int(services.resource_version or 0), int(slices.resource_version or 0))
-    return version, len(services.items), plan_everything(services.items, slices.items, view)
+    return version, len(services.items), plan_everything(services.items, slices.items, view, problems)
 
 
 async def _zone(node: str, client: Client) -> str:

@@ -226,6 +226,12 @@ class Proxier:
             del self._problems[key]
         for problem in problems:
             if problem not in known and service is not None:
+                _log.warning(
+                    "Service cannot be carried out as written",
+                    service=key,
+                    reason=problem.reason,
+                    message=problem.message,
+                )
                 self._events.warning(service, problem.reason, problem.message)
 
     # ── applying ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -230,6 +230,15 @@ async def test_check_compares_with_what_the_api_asks(world: World, server: ApiSe
     verdict = await check("n1", server.client, backend)
     assert verdict.differences == ()
     assert verdict.resource_version >= max(one.metadata.version_number for one in slices.items)
+    assert verdict.problems == ()
+    rival = make_service("rival", "10.96.0.78", external_ips=(VIP,))
+    await server.client.create(rival)
+    verdict = await check("n1", server.client, backend)
+    assert [(one.service, one.reason, one.message) for one in verdict.problems] == [
+        ("default/rival", "AddressInUse", f"{VIP}:80/tcp already belongs to Service default/web")
+    ]
+    services = await server.client.list(Service)
+    backend.sync(plan_everything(services.items, slices.items, NodeView(name="n1")))
     in_node("flush map ip pilotage services")
     assert {one.set for one in (await check("n1", server.client, backend)).differences} == {"services"}
 

@@ -85,6 +85,8 @@ def check(
 ) -> int:
     """Compare the kernel's rules with what the API asks of this node; exit code 1 when they differ.
 
+    Also names what Services ask and cannot have, such as an address that another one has; that is no difference.
+
     Give the options that the proxy was started with. Changes nothing, and needs no running proxy.
     """
     import asyncio
@@ -113,18 +115,26 @@ def check(
                 "resourceVersion": verdict.resource_version,
                 "services": verdict.services,
                 "differences": [
-                    {"family": one.family, "set": one.set, "kind": one.kind, "element": one.element}
+                    {"family": one.family, "set": one.set, "kind": one.kind, "element": one.element, "count": one.count}
                     for one in verdict.differences
+                ],
+                "problems": [
+                    {"service": one.service, "reason": one.reason, "message": one.message} for one in verdict.problems
                 ],
             }
         )
     else:
-        said = f"{len(verdict.differences)} differences" if verdict.differences else "equal"
+        differences = sum(one.count for one in verdict.differences)
+        said = f"{differences} differences" if differences else "equal"
         sys.stdout.write(f"{node}: {said} at {verdict.resource_version}, {verdict.services} Services\n")
         for one in verdict.differences[:_SHOWN_MAX]:
             sys.stdout.write(f"  {one.text()}\n")
         if len(verdict.differences) > _SHOWN_MAX:
             sys.stdout.write(f"  … and {len(verdict.differences) - _SHOWN_MAX} more\n")
+        for problem in verdict.problems[:_SHOWN_MAX]:
+            sys.stdout.write(f"  Service {problem.service}: {problem.reason}: {problem.message}\n")
+        if len(verdict.problems) > _SHOWN_MAX:
+            sys.stdout.write(f"  … and {len(verdict.problems) - _SHOWN_MAX} more problems\n")
     return 1 if verdict.differences else 0
 
 

@@ -12,7 +12,9 @@ iptables tries rules one after another, so one flat list of frontends would cost
 Service. Buckets (256 addresses, or 64 node ports of a protocol) make the list two-staged: ten thousand Services in a
 /16 are some 40 comparisons and then at most 256 addresses. A bucket is also what a change rewrites.
 
-Decisions: masquerading reads the connection's original destination, so no packet is marked; a frontend without sticky
+Decisions: masquerading reads the connection's original destination, so no packet is marked, and asks for the address
+before the port, since another Service's node port may be the port of a cluster IP (what is entered by `goto` returns
+past its caller, so an address that is ours never comes to the node ports); a frontend without sticky
 clients has its endpoints in its own chain, so a Service is one chain; the filter side looks at packets that were not
 translated.
 
@@ -131,11 +133,11 @@ class RuleSet:
         insiders = (*inside, "-m addrtype --src-type LOCAL -j RETURN")
         reject = "icmp-port-unreachable" if family == "ip" else "icmp6-port-unreachable"
 
-        def lead(kind: str, buckets: Sequence[Bucket]) -> Rules:
+        def lead(kind: str, buckets: Sequence[Bucket], way: str = "-j") -> Rules:
             table = "filter" if kind == "G" else "nat"
             names = [(bucket, _bucket_name(kind, family, bucket)) for bucket in buckets]
             return tuple(
-                f"{_bucket_match(bucket, original=kind == 'M')} -j {name}"
+                f"{_bucket_match(bucket, original=kind == 'M')} {way} {name}"
                 for bucket, name in names
                 if (table, name) in self._buckets[bucket]
             )
@@ -150,9 +152,11 @@ class RuleSet:
             ("nat", f"{PREFIX}LEAVE"): (
                 "-o lo -j RETURN",
                 *hairpin,
-                *lead("M", addresses),
-                *lead("M", node_ports),
+                *lead("M", addresses, "-g"),
+                f"-g {PREFIX}LEAVE-PORTS",
             ),
+            # For connections whose original address is none of ours, hence the node's.
+            ("nat", f"{PREFIX}LEAVE-PORTS"): lead("M", node_ports),
             ("nat", f"{PREFIX}OUTSIDERS"): (*inside, _MASQUERADE) if inside else (),
             ("filter", f"{PREFIX}GUARD"): (
                 "-m conntrack --ctstate DNAT -j RETURN",
@@ -179,6 +183,7 @@ class RuleSet:
         leave: list[str] = []
         guard: list[str] = []
         chains: dict[ChainName, Rules] = {}
+        cluster_ips = self._cluster_ips.get(bucket, set())
         for frontend in sorted(self._members.get(bucket, ())):
             forwarding = self.frontends.forwarding(frontend)
             if forwarding is None:
@@ -191,10 +196,14 @@ class RuleSet:
             guard += [f"{match} {action}" for action in _refusals(frontend, forwarding)]
             if forwarding.masqueraded:
                 leave.append(f"{_match_original(frontend)} {_MASQUERADE}")
-        for address in sorted(self._cluster_ips.get(bucket, ())):
+            elif frontend[1] and frontend[1] not in cluster_ips:
+                leave.append(f"{_match_original(frontend)} -j RETURN")
+        for address in sorted(cluster_ips):
             # After the frontends of the same address: what is left is what it does not serve.
             guard.append(f"-d {_network(address)} -j {PREFIX}REFUSE")
-            leave.append(f"-m conntrack --ctorigdst {ipaddress.ip_address(address)} -j {PREFIX}OUTSIDERS")
+            leave.append(f"-m conntrack --ctorigdst {ipaddress.ip_address(address)} -g {PREFIX}OUTSIDERS")
+        if leave and not bucket[0]:
+            leave.append(f"-g {PREFIX}LEAVE-PORTS")
         for table, kind, rules in (("nat", "S", spread), ("nat", "M", leave), ("filter", "G", guard)):
             if rules:
                 chains[table, _bucket_name(kind, self.family, bucket)] = tuple(rules)

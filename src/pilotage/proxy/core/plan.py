@@ -4,8 +4,9 @@ Stands apart as the proxy's one decision: `Planner` keeps what every Service con
 Service into the change of a few elements; `Planner.plan()` is the whole, which equals planning everything afresh (held
 by a property). Fed by the proxier; knows no socket and no text. Memory: about 140 bytes an endpoint.
 
-Two Services may claim the same address and port (an external IP, a hand-made cluster IP). The older one has it, the
-other is told so; when the older goes, `Planner.update` names the other to be planned again.
+Two Services may claim the same address and port (an external IP, a hand-made cluster IP, a node port). Whose cluster IP
+or node port it is has it, whoever else writes it down as external; among equals the older one. The other is told so;
+when the first goes, `Planner.update` names the other to be planned again.
 """
 
 from collections import Counter
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pilotage.nft.core.objects import ElementValue
+from pilotage.nft.core.types import encode_address
 from pilotage.proxy.core.fragment import Builder, ChainId, Fragment, Frontend, SetId, Target, frontends_of
 from pilotage.proxy.core.model import Problem, ServicePort
 from pilotage.proxy.core.topology import NodeView
@@ -79,7 +81,7 @@ class Planner:
         self._sizes: Counter[SetId | bytes | ElementValue] = Counter()  # elements of `owned`, by set
         self._chains: Counter[ChainId] = Counter()
         self._owners: dict[Frontend, str] = {}
-        self._claims: dict[str, frozenset[Frontend]] = {}  # also those that another Service owns
+        self._claims: dict[str, Mapping[Frontend, int]] = {}  # with ranks; also those that another Service owns
         self._contested: dict[Frontend, set[str]] = {}
         self._ages: dict[str, tuple[str, str]] = {}
         self.udp: dict[Frontend, frozenset[Target]] = {}
@@ -109,7 +111,7 @@ class Planner:
         `take`, because an address they share with this one changed hands.
         """
         found = problems if problems is not None else []
-        again = self._claim(service, frozenset(f for port in ports for f in frontends_of(port)), age)
+        again = self._claim(service, _claims(ports), age)
         for other in again:
             # It may have lost an address to us: its elements go first, so that no key ever has two holders. It is
             # planned again before `take`, so nobody sees it gone.
@@ -156,35 +158,39 @@ class Planner:
 
     # ── who has which address ───────────────────────────────────────────────────────────────────────────────────
 
-    def _claim(self, service: str, wanted: frozenset[Frontend], age: str) -> frozenset[str]:
+    def _claim(self, service: str, wanted: Mapping[Frontend, int], age: str) -> frozenset[str]:
         again: set[str] = set()
-        for frontend in self._claims.get(service, frozenset()) - wanted:
+        gone = self._claims.get(service, {}).keys() - wanted.keys()
+        if wanted:
+            self._claims[service], self._ages[service] = wanted, (age, service)
+        else:
+            self._claims.pop(service, None)
+            self._ages.pop(service, None)
+        for frontend in gone:
             rivals = self._contested.get(frontend)
             if rivals is not None:
                 rivals.discard(service)
             if self._owners.get(frontend) == service:
                 del self._owners[frontend]
                 if rivals:
-                    again.add(min(rivals, key=self._ages.__getitem__))
+                    again.add(self._first(frontend, rivals))
             if rivals is not None and len(rivals) < 2:
                 del self._contested[frontend]
-        if wanted:
-            self._claims[service], self._ages[service] = wanted, (age, service)
-        else:
-            self._claims.pop(service, None)
         for frontend in wanted:
             owner = self._owners.setdefault(frontend, service)
             if owner != service:
                 self._contested.setdefault(frontend, {owner}).add(service)
             rivals = self._contested.get(frontend)
             if rivals:
-                oldest = min(rivals, key=self._ages.__getitem__)
-                if oldest != owner:
-                    self._owners[frontend] = oldest
-                    again |= {owner, oldest} - {service}
-        if not wanted:
-            self._ages.pop(service, None)
+                first = self._first(frontend, rivals)
+                if first != owner:
+                    self._owners[frontend] = first
+                    again |= {owner, first} - {service}
         return frozenset(again)
+
+    def _first(self, frontend: Frontend, rivals: Iterable[str]) -> str:
+        """Who of `rivals`, all of whom claim it, has `frontend`."""
+        return min(rivals, key=lambda service: (self._claims[service][frontend], self._ages[service]))
 
     # ── what a Service contributes ──────────────────────────────────────────────────────────────────────────────
 
@@ -287,6 +293,16 @@ class Planner:
 
 
 _NOTHING = Fragment()
+
+
+def _claims(ports: Iterable[ServicePort]) -> dict[Frontend, int]:
+    """What a Service claims: 0 for what was allocated to it, its cluster IPs and node ports, 1 for what it wrote."""
+    found: dict[Frontend, int] = {}
+    for port in ports:
+        cluster_ip = encode_address(port.cluster_ip, 4 if port.family == "ip" else 16)
+        for frontend in frontends_of(port):
+            found[frontend] = min(found.get(frontend, 1), frontend[1] not in (b"", cluster_ip))
+    return found
 
 
 def _by_set(changes: Mapping[tuple[SetId, bytes], ElementValue]) -> dict[SetId, dict[bytes, ElementValue]]:
