@@ -138,7 +138,7 @@ class Agent:
         self._limits = bool(config.cgroup_parent) and cgroups.writable and is_privileged()
         self.runtime: Runtime = runtime or OCIRuntime(config.run_dir, cgroups=cgroups, clock=clock)
         network = NodeNetwork(bridge=config.bridge, pod_cidr=config.pod_cidr)
-        self.network = PodNetwork(wiring, network, config.run_dir / "netns")
+        self.network = PodNetwork(wiring, network, config.run_dir / "netns", clock)
         self._machine = read_machine(config.data_dir)
         available = allocatable(capacity(config, self._machine), **config.allocatable_rules)
         self._facts = NodeFacts(name=config.node, ip=config.node_ip, allocatable=available)

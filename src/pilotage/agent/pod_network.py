@@ -10,8 +10,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from pilotage.agent.pod_addresses import PodAddresses
 from pilotage.api.core_v1 import Node
-from pilotage.kit.ipam import AddressPool
+from pilotage.kit.clock import SYSTEM_CLOCK, Clock
 from pilotage.network import NetworkError, Route, Wiring
 
 
@@ -35,12 +36,11 @@ class NodeNetwork:
 class PodNetwork:
     """Namespaces below `directory`, one per pod uid."""
 
-    def __init__(self, wiring: Wiring, network: NodeNetwork, directory: Path) -> None:
+    def __init__(self, wiring: Wiring, network: NodeNetwork, directory: Path, clock: Clock = SYSTEM_CLOCK) -> None:
         self._wiring = wiring
         self._network = network
         self._directory = directory
-        # The first address is the bridge's.
-        self._pool = AddressPool(network.pod_cidr, skip=1)
+        self._pool = PodAddresses(network.pod_cidr, directory.with_name("free-addresses"), clock)
         self._addresses: dict[str, str] = {}
 
     def open(self) -> None:
@@ -56,6 +56,7 @@ class PodNetwork:
     def restore(self, uid: str, address: str) -> bool:
         """A restarted agent's pod keeps its address; False if its namespace is gone."""
         if self.path(uid) not in self._wiring.attachments(self._network.bridge):
+            self._pool.retire(address)
             return False
         self._pool.reserve(address)
         self._addresses[uid] = address

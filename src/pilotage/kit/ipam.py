@@ -4,8 +4,8 @@ Stands apart because pods, Services, node ports and load balancers all take the 
 written to disk here: an owner rebuilds its pool from the objects that hold the addresses. Not thread-safe.
 """
 
-import heapq
 import ipaddress
+from collections import OrderedDict
 from collections.abc import Iterable
 
 from pilotage.kit.errors import PilotageError
@@ -19,7 +19,7 @@ class NumberPool:
     """The integers `first`…`last`; hands out one never used before, then the one released longest ago.
 
     Fresh numbers first: an address that was just released is the one somebody's cache still points to.
-    Take and release are O(log n); memory grows with the numbers ever handed out, not with the range.
+    Take and release are O(1) on average; memory grows with the numbers ever handed out, not with the range.
     """
 
     def __init__(self, first: int, last: int, *, taken: Iterable[int] = ()) -> None:
@@ -28,8 +28,7 @@ class NumberPool:
         self.first, self.last = first, last
         self._taken: set[int] = set()
         self._fresh = first
-        self._released: list[tuple[int, int]] = []
-        self._releases = 0
+        self._released: OrderedDict[int, None] = OrderedDict()  # free again, longest first
         for number in taken:
             self.reserve(number)
 
@@ -44,14 +43,13 @@ class NumberPool:
         while self._fresh <= self.last:
             number = self._fresh
             self._fresh += 1
-            if number not in self._taken:
+            if number not in self._taken and number not in self._released:
                 self._taken.add(number)
                 return number
-        while self._released:
-            _, number = heapq.heappop(self._released)
-            if number not in self._taken:
-                self._taken.add(number)
-                return number
+        if self._released:
+            number, _ = self._released.popitem(last=False)
+            self._taken.add(number)
+            return number
         raise PoolExhaustedError(f"all {self.last - self.first + 1} numbers of {self.first}-{self.last} are in use")
 
     def reserve(self, number: int) -> bool:
@@ -59,15 +57,22 @@ class NumberPool:
         if number in self._taken or not self.first <= number <= self.last:
             return False
         self._taken.add(number)
+        self._released.pop(number, None)
+        return True
+
+    def retire(self, number: int) -> bool:
+        """A free number counts as released just now; False if it is taken or outside the range."""
+        if number in self._taken or not self.first <= number <= self.last:
+            return False
+        self._released[number] = None
+        self._released.move_to_end(number)
         return True
 
     def release(self, number: int) -> None:
         """Give `number` back; unknown numbers are ignored, so a release may be repeated."""
         if number in self._taken:
             self._taken.discard(number)
-            if number < self._fresh:
-                self._releases += 1
-                heapq.heappush(self._released, (self._releases, number))
+            self.retire(number)
 
 
 class AddressPool:
@@ -104,6 +109,11 @@ class AddressPool:
         """Take exactly `address`; False if taken or outside the pool."""
         parsed = ipaddress.ip_address(address)
         return parsed.version == self.version and self._numbers.reserve(int(parsed))
+
+    def retire(self, address: str) -> bool:
+        """A free address counts as released just now; False if it is taken or outside the pool."""
+        parsed = ipaddress.ip_address(address)
+        return parsed.version == self.version and self._numbers.retire(int(parsed))
 
     def release(self, address: str) -> None:
         """Give `address` back; repeating it does no harm."""

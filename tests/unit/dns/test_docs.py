@@ -11,6 +11,7 @@ import typer.main
 import yaml
 from prometheus_client import generate_latest
 
+from pilotage.agent import metrics as agent_metrics
 from pilotage.api.codec import convert
 from pilotage.cli.__main__ import run
 from pilotage.cli.app import app
@@ -28,7 +29,8 @@ YAML = [text for language, text in BLOCKS if language == "yaml"]
 FILES = [text.replace("/etc/resolv.conf", "192.0.2.53") for text in YAML if "chain:" in text]
 SPANS = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", MANUAL, flags=re.DOTALL))
 SHOWN = [line for language, text in BLOCKS if language == "sh" for line in text.splitlines()]
-COMMANDS = SHOWN + [span for span in SPANS if span.startswith("pilotage ")]
+NAMES = {span.removeprefix("pilotage ") for span in SPANS if re.fullmatch(r"pilotage [a-z-]+", span)}
+COMMANDS = SHOWN + [span for span in SPANS if span.startswith("pilotage ") and span.split()[1:] != [span[9:]]]
 TABLE = re.findall(r"^\| `(\w+)` \|[^|]*\|(.*)\|$", MANUAL, flags=re.MULTILINE)
 
 
@@ -59,6 +61,10 @@ def test_there_are_examples_of_every_sort() -> None:
 @pytest.mark.parametrize("line", COMMANDS)
 def test_commands_are_accepted(line: str) -> None:
     parse(words_of(line))
+
+
+def test_commands_named_are_there() -> None:
+    assert set(typer.main.get_command(app).commands) >= NAMES  # type: ignore[attr-defined]
 
 
 def test_a_command_that_is_wrong_would_not_be() -> None:
@@ -132,7 +138,8 @@ def test_the_example_object_has_the_fields_of_its_definition_and_is_accepted(tex
 
 def test_metrics_named_are_there() -> None:
     expose()
+    assert agent_metrics.ADDRESS_REST_SECONDS  # the manual names it as well
     offered = generate_latest().decode()
     named = {re.split(r"[{ ]", span)[0] for span in SPANS if re.match(r"(pilotage|coredns)_", span)}
     assert len(named) >= 3
-    assert [name for name in named if f"{name} " not in offered and f"{name}{{" not in offered] == []
+    assert [name for name in named if f"# TYPE {name} " not in offered] == []

@@ -65,3 +65,39 @@ def test_a_number_is_never_in_two_hands(steps: list[tuple[str, int]]) -> None:
             pool.release(number)
             held.discard(number)
         assert len(pool) == len(held)
+
+
+def test_a_number_rests_even_if_it_was_reserved_ahead_of_its_turn() -> None:
+    pool = NumberPool(1, 4)
+    pool.reserve(1)
+    pool.reserve(3)
+    pool.release(3)
+    pool.release(1)
+    assert [pool.take() for _ in range(4)] == [2, 4, 3, 1]
+
+
+def test_a_retired_number_is_the_last_choice() -> None:
+    pool = NumberPool(1, 4, taken=(2,))
+    assert [pool.retire(number) for number in (1, 2, 3, 1, 9)] == [True, False, True, True, False]
+    assert [pool.take() for _ in range(3)] == [4, 3, 1]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["take", "reserve", "release", "retire"]), st.integers(0, 5)), max_size=60))
+def test_what_was_free_for_longest_is_taken_first(steps: list[tuple[str, int]]) -> None:
+    pool = NumberPool(0, 5)
+    free = dict.fromkeys(range(6), 0)  # → when it became so
+    for now, (action, number) in enumerate(steps, 1):
+        match action:
+            case "take" if free:
+                taken = pool.take()
+                assert free[taken] == min(free.values())
+                del free[taken]
+            case "reserve":
+                pool.reserve(number)
+                free.pop(number, None)
+            case "release" if number not in free:
+                pool.release(number)
+                free[number] = now
+            case "retire" if number in free:
+                pool.retire(number)
+                free[number] = now
