@@ -10,7 +10,6 @@ import pytest
 
 from pilotage.api.core_v1 import Service
 from pilotage.proxy.backends import Backend
-from pilotage.proxy.backends.nftables import NftablesBackend
 from pilotage.proxy.core.model import Problem, service_ports
 
 from .conftest import Addresses, World, at
@@ -133,8 +132,6 @@ class TestMasquerade:
         )
 
     def test_a_pod_keeps_its_address_on_its_way_to_a_cluster_ip(self, world: World, proxy: Proxy) -> None:
-        if isinstance(proxy.backend, NftablesBackend):
-            pytest.xfail("a node port is told from a frontend by its number alone")
         assert start(proxy, self.services(proxy)) == []
         assert world.ask("b", at(proxy.net.other_vip, self.NODE_PORT)) == f"c {proxy.net.pods['b']}"
 
@@ -147,8 +144,6 @@ class TestMasquerade:
         assert world.ask("client", at(node, 31000)) == f"c {node}"
 
     def test_policy_local_of_the_balancer_keeps_its_clients(self, world: World, proxy: Proxy) -> None:
-        if isinstance(proxy.backend, NftablesBackend):
-            pytest.xfail("a node port is told from a frontend by its number alone")
         services = self.services(proxy, balancer_policy="Local")
         services["younger"] = (services["younger"][0], "b")  # an endpoint on this node
         start(proxy, services)

@@ -115,8 +115,8 @@ class Builder:
             if not self._address(port, own, address, cluster, external, choice):
                 continue
             _, packed, suffix = _frontend(port, address)
-            if not port.external_local:
-                self._own(port.family, own.masqueraded.name, packed + suffix, None)
+            told = own.unmasqueraded if port.external_local else own.masqueraded
+            self._own(port.family, told.name, packed + suffix, None)
             if _is_guarded(port, address):
                 for text in port.source_ranges:
                     key = _range_key(packed + suffix, text, own)

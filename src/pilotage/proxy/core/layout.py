@@ -103,6 +103,7 @@ class TableSets:
     allowed_sources: Set  # address, protocol, port and the sources that may use them
     masqueraded: Set  # address, protocol, port whose connections get the node's source address
     masqueraded_node_ports: Set
+    unmasqueraded: Set  # address, protocol, port whose clients keep their address
     hairpin: Set  # (endpoint, the same endpoint) for endpoints of this node
     sticky: Set  # address, protocol, port → goto remember chain
     sticky_node_ports: Set
@@ -146,6 +147,7 @@ def sets(family: str) -> TableSets:
         allowed_sources=Set(name="allowed-sources", key=Layout((*frontend.parts, address)), interval=True),
         masqueraded=Set(name="masqueraded", key=frontend),
         masqueraded_node_ports=Set(name="masqueraded-node-ports", key=node_port),
+        unmasqueraded=Set(name="unmasqueraded", key=frontend),
         hairpin=Set(name="hairpin", key=Layout((address, address))),
         sticky=verdicts("sticky", frontend),
         sticky_node_ports=verdicts("sticky-node-ports", node_port),
@@ -297,19 +299,19 @@ def static_chains(family: str, surroundings: Surroundings) -> tuple[Chain, ...]:
         rule(OutInterface("lo"), RETURN),
         rule(InSet(Concat((SADDR[family], DADDR[family])), own.hairpin.name), Masquerade()),
     ]
-    for protocol in PROTOCOLS:
-        masquerade.append(rule(IsProtocol(protocol), InSet(original, own.masqueraded.name), Masquerade()))
-        masquerade.append(
-            rule(IsProtocol(protocol), InSet(original_node_port, own.masqueraded_node_ports.name), Masquerade())
-        )
+    masquerade += [
+        rule(IsProtocol(protocol), InSet(original, own.masqueraded.name), Masquerade()) for protocol in PROTOCOLS
+    ]
+    to_cluster_ip = InSet(Concat((ORIGINAL_DADDR[family],)), own.cluster_ips.name)
     if inside:
-        masquerade.append(
-            rule(
-                InNetworks(SADDR[family], inside, negated=True),
-                InSet(Concat((ORIGINAL_DADDR[family],)), own.cluster_ips.name),
-                Masquerade(),
-            )
-        )
+        masquerade.append(rule(InNetworks(SADDR[family], inside, negated=True), to_cluster_ip, Masquerade()))
+    # What is left was for a node port, unless its address is one of ours: the port alone does not tell.
+    masquerade.append(rule(to_cluster_ip, RETURN))
+    for name, key, end in (
+        (own.unmasqueraded.name, original, RETURN),
+        (own.masqueraded_node_ports.name, original_node_port, Masquerade()),
+    ):
+        masquerade += [rule(IsProtocol(protocol), InSet(key, name), end) for protocol in PROTOCOLS]
     return (
         Chain(name="refuse", rules=(rule(IsProtocol("tcp"), Reject(with_reset=True)), rule(Reject()))),
         Chain(name="settle", rules=settle),
