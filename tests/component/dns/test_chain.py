@@ -224,6 +224,20 @@ chain:
         assert (await server.ask("legacy.example.test.nowhere.svc")).rcode() == dns.rcode.NXDOMAIN
 
 
+async def test_without_upstreams_completion_still_says_what_the_cluster_knows(configured: Any, upstream: Any) -> None:
+    upstream.silent = True
+    text = f'chain: [search: , cache: , forward: {{to: "127.0.0.1:{upstream.port}", timeout_s: 0.05}}]'
+    async with configured(text) as server:
+        first = await server.ask("www.example.test.default.svc")
+        assert (first.rcode(), first.answer) == (dns.rcode.NXDOMAIN, []), "that very name"
+        assert first.flags & dns.flags.AA
+        assert first.authority
+        assert (await server.ask("www.example.test.")).rcode() == dns.rcode.SERVFAIL, "where the client's search ends"
+        upstream.silent = False
+        completed = await server.ask("legacy.example.test.default.svc")
+        assert answers(completed)[-1] == "A 192.0.2.7"
+
+
 async def test_a_completed_answer_ends_with_the_event_that_contradicts_it(configured: Any, upstream: Any) -> None:
     text = f'chain: [search: , cache: , forward: {{to: "127.0.0.1:{upstream.port}"}}]'
     async with configured(text) as server:

@@ -10,6 +10,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -117,11 +118,11 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         subprocess.run(["ip", "address", "del", f"{address}/32", "dev", "lo"], check=True)
 
 
-@pytest.fixture
-async def cluster() -> AsyncIterator[Server]:
+@asynccontextmanager
+async def serving(**options: Any) -> AsyncIterator[Server]:
     """A server on port 53, and beside it the outside world: a second one that owns example.test."""
     outside = Server(Config(listen=(OUTSIDE,), zone="example.test"))
-    server = Server(Config(listen=(ADDRESS,), upstreams=(OUTSIDE,), reverse_cidrs=("10.96.0.0/16",)))
+    server = Server(Config(listen=(ADDRESS,), reverse_cidrs=("10.96.0.0/16",), **options))
     async with task_set() as tasks:
         ready = [asyncio.Event(), asyncio.Event()]
         tasks.start(server.run(None, ready[0].set))
@@ -142,6 +143,20 @@ async def cluster() -> AsyncIterator[Server]:
                 service("legacy", external="legacy.prod.svc.example.test"),
             ],
         )
+        yield server
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Server]:
+    async with serving(upstreams=(OUTSIDE,)) as server:
+        yield server
+
+
+@pytest.fixture
+async def completing(tmp_path: Path) -> AsyncIterator[Server]:
+    """The same, with search completion."""
+    (tmp_path / "dns.yaml").write_text(f"chain: [search: , cache: , forward: {{to: {OUTSIDE}}}]")
+    async with serving(config_file=str(tmp_path / "dns.yaml")) as server:
         yield server
 
 
@@ -184,6 +199,13 @@ async def test_the_c_library_hears_that_a_name_does_not_exist(cluster: Server, n
     assert await run("-c", GETADDRINFO, name) == {"error": "NONAME"}
 
 
+async def test_the_c_library_finds_the_name_of_an_address(cluster: Server) -> None:
+    code = "import json, socket, sys; print(json.dumps(socket.gethostbyaddr(sys.argv[1])))"
+    names = {"10.96.0.20": "web", "fd00:96::20": "web", "10.244.1.7": "db-0.db"}
+    for address, name in names.items():
+        assert (await run("-c", code, address))[0] == f"{name}.default.svc.cluster.local"
+
+
 async def test_the_echo_command_shows_the_way(cluster: Server) -> None:
     outcome = await run("-m", "pilotage.testing.echo", "resolve", "legacy.prod.svc.example.test", "--type", "A")
     assert outcome["servers"] == [ADDRESS]
@@ -224,6 +246,13 @@ async def test_musl_hears_that_a_name_does_not_exist(cluster: Server, musl: list
         assert await lines(*musl, name) == ["NONAME"]
 
 
+async def test_musl_takes_what_fits_of_a_large_answer(cluster: Server, musl: list[str]) -> None:
+    """Debian's musl (1.2.3) never asks by TCP: a truncated answer without addresses would leave its programs none."""
+    found = await lines(*musl, "big")
+    assert len(found) >= 20
+    assert set(found) <= {f"10.244.9.{i + 1}" for i in range(100)}
+
+
 @pytest.mark.parametrize(("name", "canonical", "addresses"), NAMES)
 async def test_c_ares_resolves(cluster: Server, name: str, canonical: str, addresses: list[str]) -> None:
     assert await run("-c", C_ARES, name) == {"status": ARES_SUCCESS, "addresses": addresses}
@@ -232,3 +261,25 @@ async def test_c_ares_resolves(cluster: Server, name: str, canonical: str, addre
 async def test_c_ares_takes_a_large_answer_by_tcp_and_hears_that_a_name_does_not_exist(cluster: Server) -> None:
     assert len((await run("-c", C_ARES, "big"))["addresses"]) == 100
     assert (await run("-c", C_ARES, "nothing.example.test"))["status"] == ARES_ENOTFOUND
+
+
+@pytest.mark.parametrize(("name", "canonical", "addresses"), NAMES)
+async def test_every_resolver_takes_what_search_completion_answers(
+    completing: Server, musl: list[str], name: str, canonical: str, addresses: list[str]
+) -> None:
+    assert await run("-c", GETADDRINFO, name) == {"canonical": canonical, "addresses": addresses}
+    assert await lines(*musl, name) == addresses
+    assert await run("-c", C_ARES, name) == {"status": ARES_SUCCESS, "addresses": addresses}
+
+
+async def test_search_completion_makes_up_nothing(completing: Server, musl: list[str]) -> None:
+    # The outside world refuses to say anything about `db-9.db.`, which completion asks it for.
+    for name in ("nothing.example.test", "db-9.db.default.svc.cluster.local."):
+        assert await run("-c", GETADDRINFO, name) == {"error": "NONAME"}
+        assert await lines(*musl, name) == ["NONAME"]
+        assert (await run("-c", C_ARES, name))["status"] == ARES_ENOTFOUND
+
+
+async def test_search_completion_ends_the_search_at_the_first_question(completing: Server) -> None:
+    words = ("-m", "pilotage.testing.echo", "resolve", "legacy.prod.svc.example.test", "--type", "A")
+    assert [step["rcode"] for step in (await run(*words))["asked"]] == ["NOERROR"]

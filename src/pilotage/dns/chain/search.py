@@ -3,7 +3,8 @@
 A pod's resolver with `ndots:5` asks for `www.example.com.shop.svc.cluster.local.` first, and only after three
 NXDOMAINs for `www.example.com.`. The first question names the namespace in its suffix, so the rest of the list is
 known without knowing the pod: where it finds nothing, the remaining names are tried here, and the first that exists is
-answered behind a CNAME. A question for a name that exists never comes here.
+answered behind a CNAME. A question for a name that exists never comes here. When an upstream fails, the first name is
+answered alone, as without completion: a cluster's name that does not exist needs no upstream to say so.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Search(Step):
         for candidate in self.candidates(rest):
             reply = await following(request.about(candidate, query.rtype))
             if reply.rcode not in (Rcode.NOERROR, Rcode.NXDOMAIN):
-                return failure(query, Rcode.SERVFAIL)  # the client shall not conclude that nothing exists
+                return await following(request)  # true of this one name; the client goes on to ask for the others
             if reply.rcode == Rcode.NOERROR:
                 if reply.message[6:8] != b"\0\0":
                     return self._join(query, candidate, reply)
