@@ -312,12 +312,14 @@ class Proxier:
         for family in sorted(delta.clients_changed):
             forgotten += await in_thread(self._backend.forget_clients, family, dict(self._planner.sticky))
         if (delta.flows_changed or delta.frontends_gone) and (self._planner.udp or delta.frontends_gone):
-            udp, gone = dict(self._planner.udp), delta.frontends_gone
+            udp, guarded, gone = dict(self._planner.udp), dict(self._planner.guarded), delta.frontends_gone
 
             def is_stale(flow: Flow) -> bool:
                 return flow.protocol == _UDP and is_stale_flow(
                     udp,
+                    guarded,
                     gone,
+                    source=flow.source,
                     destination=flow.destination,
                     destination_port=flow.destination_port,
                     reply_source=flow.reply_source,

@@ -265,6 +265,23 @@ class TestMemory:
             assert namespaces.run_in(path("n1"), _forgetting(proxy, delta)) >= 1
             assert world.ask("b", proxy.vip, udp=True, sock=sock) == f"c {source}"
 
+    def test_a_datagram_flow_ends_when_its_source_may_enter_no_more(self, world: World, proxy: Proxy) -> None:
+        net, to = proxy.net, at(proxy.net.balancer, 80)
+
+        def service(network: str) -> Service:
+            return proxy.service(
+                ports=["80/UDP"], type="LoadBalancer", ingress=(net.balancer,), load_balancer_source_ranges=(network,)
+            )
+
+        endpoint = proxy.slice("a", ["8080/UDP"])
+        proxy.start([service(net.client_network)], [endpoint])
+        with world.udp_socket("client", to) as sock:
+            assert world.ask("client", to, udp=True, sock=sock) == f"a {net.bridges['n1']}"
+            delta = proxy.change(service(net.elsewhere_network), endpoint)
+            assert delta.flows_changed
+            assert namespaces.run_in(path("n1"), _forgetting(proxy, delta)) == 1
+            assert world.ask("client", to, udp=True, sock=sock, patience_s=0.3) == "silence"
+
     def test_many_datagram_flows_are_forgotten_at_once(self, world: World, proxy: Proxy) -> None:
         service = proxy.service(ports=["80/UDP"])
         proxy.start([service], [proxy.slice("a", ["8080/UDP"])])
@@ -291,7 +308,9 @@ def _forgetting(proxy: Proxy, delta: Delta) -> Callable[[], int]:
             flow.protocol == 17
             and is_stale_flow(
                 proxy.planner.udp,
+                proxy.planner.guarded,
                 delta.frontends_gone,
+                source=flow.source,
                 destination=flow.destination,
                 destination_port=flow.destination_port,
                 reply_source=flow.reply_source,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Set
 
 from pilotage.nft.core.objects import ElementValue
 from pilotage.nft.core.types import PORT, PROTOCOL, encode_address
-from pilotage.proxy.core.fragment import Frontend, Target
+from pilotage.proxy.core.fragment import Frontend, Sources, Target
 from pilotage.proxy.core.layout import sets
 
 _UDP = 17
@@ -17,16 +17,19 @@ _UDP = 17
 
 def is_stale_flow(
     udp: Mapping[Frontend, frozenset[Target]],
+    guarded: Mapping[Frontend, Sources],
     removed: Set[Frontend],
     *,
+    source: str,
     destination: str,
     destination_port: int,
     reply_source: str,
     reply_source_port: int,
 ) -> bool:
-    """Whether a UDP flow to `destination` is answered by something that is no endpoint of it.
+    """Whether a UDP flow to `destination` is answered by what is no endpoint of it, or comes from where none may.
 
-    `udp`: all UDP frontends now; `removed`: those that were, and whose translated flows must therefore end.
+    `udp`: all UDP frontends now; `guarded`: who may use those that not everybody may; `removed`: those that were, and
+    whose translated flows must therefore end.
     """
     family = "ip6" if ":" in destination else "ip"
     size = 16 if family == "ip6" else 4
@@ -34,6 +37,10 @@ def is_stale_flow(
     frontend: Frontend = (family, encode_address(destination, size), suffix)
     target = encode_address(reply_source, size) + PORT.encode(reply_source_port)
     if frontend in udp:
+        if frontend in guarded:
+            client = encode_address(source, size)
+            if not any(low <= client <= high for low, high in guarded[frontend]):
+                return True
         # Also true of a flow that began before there was an endpoint and so was never translated.
         return target not in udp[frontend]
     if (destination, destination_port) == (reply_source, reply_source_port):

@@ -38,6 +38,7 @@ ChainId: TypeAlias = tuple[str, str, int]  # family, "spread" or "remember", cla
 # What clients address: family, packed address ("" for a node port), packed protocol and port.
 Frontend: TypeAlias = tuple[str, bytes, bytes]
 Target: TypeAlias = bytes  # packed endpoint address and port
+Sources: TypeAlias = tuple[tuple[bytes, bytes], ...]  # ranges of packed addresses, both ends included
 
 _PORT_SUFFIX = b"\0\0"
 
@@ -50,6 +51,7 @@ class Fragment:
     shared: tuple[tuple[SetId, bytes, ElementValue], ...] = ()  # the same in every Service that has them
     chains: frozenset[ChainId] = frozenset()
     udp: Mapping[Frontend, frozenset[Target]] = field(default_factory=dict)  # for flows that must be forgotten
+    guarded: Mapping[Frontend, Sources] = field(default_factory=dict)  # of `udp`, those that not everybody may use
     sticky: Mapping[Frontend, frozenset[Target]] = field(default_factory=dict)  # for clients that must move
     health: tuple[int, int] | None = None  # health check node port, endpoints on this node
 
@@ -83,6 +85,7 @@ class Builder:
         self.shared: set[tuple[SetId, bytes, ElementValue]] = set()
         self.chains: set[ChainId] = set()
         self.udp: dict[Frontend, frozenset[Target]] = {}
+        self.guarded: dict[Frontend, Sources] = {}
         self.sticky: dict[Frontend, frozenset[Target]] = {}
         self.health: tuple[int, int] | None = None
         self.seen: set[Frontend] = set()
@@ -94,6 +97,7 @@ class Builder:
             shared=tuple(sorted(self.shared, key=lambda element: element[:2])),
             chains=frozenset(self.chains),
             udp=self.udp,
+            guarded=self.guarded,
             sticky=self.sticky,
             health=self.health,
         )
@@ -114,13 +118,17 @@ class Builder:
         for address in port.external_ips + port.load_balancer_ips:
             if not self._address(port, own, address, cluster, external, choice):
                 continue
-            _, packed, suffix = _frontend(port, address)
+            frontend = _frontend(port, address)
+            _, packed, suffix = frontend
             told = own.unmasqueraded if port.external_local else own.masqueraded
             self._own(port.family, told.name, packed + suffix, None)
             if _is_guarded(port, address):
-                for text in port.source_ranges:
-                    key = _range_key(packed + suffix, text, own)
+                sources = tuple(_range(text, len(packed)) for text in port.source_ranges)
+                for low, high in sources:
+                    key = packed + suffix + low + packed + suffix + high
                     self._own(port.family, own.allowed_sources.name, key, None)
+                if port.protocol == "udp":
+                    self.guarded[frontend] = sources
         if port.node_port:
             self._node_port(port, own, cluster, external, choice)
 
@@ -281,10 +289,9 @@ def frontends_of(port: ServicePort) -> Iterable[Frontend]:
         yield _node_port_frontend(port)
 
 
-def _range_key(frontend: bytes, network: str, own: TableSets) -> bytes:
+def _range(network: str, size: int) -> tuple[bytes, bytes]:
+    """First and last address of a CIDR."""
     address, _, length = network.partition("/")
-    size = own.hairpin.key.parts[0].size
     low = encode_address(address, size)
     host_bits = size * 8 - int(length)
-    high = (int.from_bytes(low, "big") | ((1 << host_bits) - 1)).to_bytes(size, "big")
-    return frontend + low + frontend + high
+    return low, (int.from_bytes(low, "big") | ((1 << host_bits) - 1)).to_bytes(size, "big")

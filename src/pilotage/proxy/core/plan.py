@@ -12,12 +12,15 @@ when the first goes, `Planner.update` names the other to be planned again.
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from pilotage.nft.core.objects import ElementValue
 from pilotage.nft.core.types import encode_address
-from pilotage.proxy.core.fragment import Builder, ChainId, Fragment, Frontend, SetId, Target, frontends_of
+from pilotage.proxy.core.fragment import Builder, ChainId, Fragment, Frontend, SetId, Sources, Target, frontends_of
 from pilotage.proxy.core.model import Problem, ServicePort
 from pilotage.proxy.core.topology import NodeView
+
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +88,7 @@ class Planner:
         self._contested: dict[Frontend, set[str]] = {}
         self._ages: dict[str, tuple[str, str]] = {}
         self.udp: dict[Frontend, frozenset[Target]] = {}
+        self.guarded: dict[Frontend, Sources] = {}
         self.sticky: dict[Frontend, frozenset[Target]] = {}
         self.health: dict[str, tuple[int, int]] = {}  # Service → health check node port, endpoints here
         self._deleted: dict[tuple[SetId, bytes], ElementValue] = {}
@@ -244,18 +248,17 @@ class Planner:
         for frontend in old.udp.keys() | new.udp.keys():
             after = new.udp.get(frontend, frozenset())
             before = old.udp.get(frontend, frozenset())
-            # An endpoint went, or the first one came: before it, packets passed untranslated.
-            if before - after or (after and not before):
+            # An endpoint went, or the first one came: before it, packets passed untranslated. Or others may enter.
+            if before - after or (after and not before) or old.guarded.get(frontend) != new.guarded.get(frontend):
                 self._flows_changed = True
             if frontend not in new.udp:
                 self._frontends_gone.add(frontend)
         for frontend, targets in old.sticky.items():
             if targets - new.sticky.get(frontend, frozenset()):
                 self._clients_changed.add(frontend[0])
-        for current, gone, come in ((self.udp, old.udp, new.udp), (self.sticky, old.sticky, new.sticky)):
-            for frontend in gone.keys() - come.keys():
-                current.pop(frontend, None)
-            current.update(come)
+        _follow(self.udp, old.udp, new.udp)
+        _follow(self.guarded, old.guarded, new.guarded)
+        _follow(self.sticky, old.sticky, new.sticky)
         self._frontends_gone -= new.udp.keys()
 
     def _put(self, place: tuple[SetId, bytes], value: ElementValue) -> None:
@@ -303,6 +306,13 @@ def _claims(ports: Iterable[ServicePort]) -> dict[Frontend, int]:
         for frontend in frontends_of(port):
             found[frontend] = min(found.get(frontend, 1), frontend[1] not in (b"", cluster_ip))
     return found
+
+
+def _follow(held: dict[Frontend, V], gone: Mapping[Frontend, V], come: Mapping[Frontend, V]) -> None:
+    """Take one Service's old part out of the whole and put the new one in."""
+    for frontend in gone.keys() - come.keys():
+        held.pop(frontend, None)
+    held.update(come)
 
 
 def _by_set(changes: Mapping[tuple[SetId, bytes], ElementValue]) -> dict[SetId, dict[bytes, ElementValue]]:
