@@ -165,7 +165,7 @@ def loadbalancer(
         list[str] | None, typer.Option(help="Assign addresses from this CIDR or FIRST-LAST range; once a cluster.")
     ] = None,
     node: Node = "",
-    interface: Annotated[str, typer.Option(help="Answer ARP on this link for addresses that fall to --node.")] = "",
+    interface: Annotated[str, typer.Option(help="Answer neighbours on this link for addresses of --node.")] = "",
     log_level: LogLevel = "info",
 ) -> int:
     """Assign load balancer addresses (--pool), or answer for them on one node (--node and --interface), or both."""
