@@ -1,6 +1,6 @@
 """Small things everybody needs and that know nothing of Kubernetes.
 
-Purpose: errors' root, clocks, backoff, supervised tasks, address pools, upgraded connections.
+Purpose: errors' root, clocks, backoff, supervised tasks, address pools, upgraded connections, threads that end.
 Inputs → outputs: plain values in, plain values out.
 Invariants: modules here import neither each other's siblings above `errors` nor anything else of the project.
 Reading order: any; each module stands alone. `clock` and `tasks` are not re-exported: a core may import this package

@@ -12,11 +12,11 @@ import ctypes
 import errno
 import os
 import socket
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from pilotage.kit.threads import on_own_thread
 from pilotage.network.errors import NamespaceGone, NetworkError
 
 CLONE_NEWNS = 0x00020000
@@ -101,7 +101,7 @@ def run_in(path: Path, function: Callable[[], T]) -> T:
         enter(path)
         return function()
 
-    return _on_own_thread(inside)
+    return on_own_thread(inside, name="namespace")
 
 
 def socket_in(path: Path, family: int, kind: int, protocol: int = 0) -> socket.socket:
@@ -124,7 +124,7 @@ def create(path: Path) -> bool:
 
     path.touch(mode=0o600)
     try:
-        _on_own_thread(inside)
+        on_own_thread(inside, name="namespace")
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -143,21 +143,3 @@ def is_namespace(path: Path) -> bool:
         return os.stat(path).st_dev == os.stat("/proc/self/ns/net").st_dev
     except FileNotFoundError:
         return False
-
-
-def _on_own_thread(function: Callable[[], T]) -> T:
-    outcome: list[T] = []
-    failure: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            outcome.append(function())
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=work, name="namespace")
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return outcome[0]
