@@ -23,6 +23,7 @@ HEADLESS_LABEL = "service.kubernetes.io/headless"
 _ADDRESS_TYPES = {"ip": "IPv4", "ip6": "IPv6"}
 FAMILIES = ("ip", "ip6")
 WEIGHT_MAX = 100
+AFFINITY_S_MAX = 86_400  # the API's own bound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +107,7 @@ def service_ports(
     if not is_proxied(service):
         return ()
     found = problems if problems is not None else []
+    _name_wrong_addresses(service, found)
     by_type: dict[str, list[EndpointSlice]] = {}
     for one in slices:
         by_type.setdefault(one.address_type, []).append(one)
@@ -125,7 +127,7 @@ def _ports_of_family(
 ) -> list[ServicePort]:
     spec = service.spec
     key = service.metadata.key
-    sticky = spec.session_affinity == "ClientIP"
+    affinity_s = _affinity_s(service, problems)
     external = [
         address
         for address in dict.fromkeys(spec.external_ips)
@@ -134,12 +136,20 @@ def _ports_of_family(
     ingress = service.status.load_balancer.ingress if spec.type == "LoadBalancer" else ()
     virtual = dict.fromkeys(one.ip for one in ingress if one.ip_mode != "Proxy")
     balanced = [ip for ip in virtual if family_of(ip) == family and ip not in external and ip != cluster_ip]
+    check_port = spec.health_check_node_port
     result = []
     for port in spec.ports:
         protocol = port.protocol.lower()
         if protocol not in ("tcp", "udp", "sctp"):
             problems.append(Problem(service=key, reason="UnknownProtocol", message=port.protocol[:64]))
             continue
+        if not _is_port(port.port):
+            problems.append(Problem(service=key, reason="InvalidPort", message=f"port {port.port}"))
+            continue
+        node_port = port.node_port if spec.type in ("NodePort", "LoadBalancer") else 0
+        if node_port and not _is_port(node_port):
+            problems.append(Problem(service=key, reason="InvalidPort", message=f"node port {node_port}"))
+            node_port = 0
         result.append(
             ServicePort(
                 service=key,
@@ -150,16 +160,41 @@ def _ports_of_family(
                 cluster_ip=cluster_ip,
                 external_ips=tuple(external),
                 load_balancer_ips=tuple(balanced),
-                node_port=port.node_port if spec.type in ("NodePort", "LoadBalancer") else 0,
-                affinity_s=spec.session_affinity_config.client_ip.timeout_seconds if sticky else 0,
+                node_port=node_port,
+                affinity_s=affinity_s,
                 source_ranges=_ranges(spec.load_balancer_source_ranges, family, key, problems) if balanced else (),
                 internal_local=spec.internal_traffic_policy == "Local",
                 external_local=spec.external_traffic_policy == "Local",
-                health_check_node_port=spec.health_check_node_port if spec.type == "LoadBalancer" else 0,
+                health_check_node_port=check_port if spec.type == "LoadBalancer" and _is_port(check_port) else 0,
                 endpoints=_endpoints(port, slices, family, key, problems),
             )
         )
     return result
+
+
+def _is_port(number: int) -> bool:
+    return 0 < number < 1 << 16
+
+
+def _affinity_s(service: Service, problems: list[Problem]) -> int:
+    """How long a client stays; 0: it does not."""
+    if service.spec.session_affinity != "ClientIP":
+        return 0
+    asked = service.spec.session_affinity_config.client_ip.timeout_seconds
+    used = min(max(asked, 1), AFFINITY_S_MAX)
+    if used != asked:
+        message = f"timeoutSeconds {asked} is not between 1 and {AFFINITY_S_MAX}; {used} is used"
+        problems.append(Problem(service=service.metadata.key, reason="InvalidSessionAffinity", message=message))
+    return used
+
+
+def _name_wrong_addresses(service: Service, problems: list[Problem]) -> None:
+    """Those that `_ports_of_family` leaves out because they are of no family."""
+    balanced = (one.ip for one in service.status.load_balancer.ingress if one.ip and one.ip_mode != "Proxy")
+    for reason, addresses in (("InvalidExternalIP", service.spec.external_ips), ("InvalidLoadBalancerIP", balanced)):
+        for address in addresses:
+            if family_of(address) is None:
+                problems.append(Problem(service=service.metadata.key, reason=reason, message=f"{address[:64]!r}"))
 
 
 def _endpoints(
@@ -176,6 +211,10 @@ def _endpoints(
         weight = _weight(one, key, problems)
         for target in one.ports:
             if target.name != port.name or target.protocol != port.protocol or target.port is None:
+                continue
+            if not _is_port(target.port):
+                message = f"port {target.port} in EndpointSlice {one.metadata.name}"
+                problems.append(Problem(service=key, reason="InvalidPort", message=message))
                 continue
             for endpoint in one.endpoints:
                 if not endpoint.addresses:
