@@ -81,7 +81,7 @@ def figures() -> Iterator[Figure]:
                     )
                     time.sleep(IDLE_S)
                     status = json.loads(_run(environment, "status", "--name", "bench", "-o", "json"))
-                    whole, of_envoy = _memory_mib(int(status["supervisor"]["pid"]))
+                    whole, of_envoy = _memory_mb(int(status["supervisor"]["pid"]))
                     memory.append(whole)
                     envoy.append(of_envoy)
                     pods.extend(asyncio.run(_pod_starts(kubeconfig)))
@@ -101,7 +101,7 @@ def figures() -> Iterator[Figure]:
     )
     yield Figure(
         name="idle memory of the whole cluster (PSS)",
-        unit="MiB",
+        unit="MB",
         values=memory,
         bound=400.0,
         peer=Peer(name="its Envoy alone", values=envoy),
@@ -153,7 +153,7 @@ def _run(environment: dict[str, str], *words: str) -> str:
     return done.stdout
 
 
-def _memory_mib(supervisor: int) -> tuple[float, float]:
+def _memory_mb(supervisor: int) -> tuple[float, float]:
     """Proportional set size of the supervisor's process tree, and of Envoy in it: shared pages are counted once."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
@@ -173,7 +173,7 @@ def _memory_mib(supervisor: int) -> tuple[float, float]:
             name = Path(f"/proc/{pid}/comm").read_text().strip()
         except OSError:
             continue
-        pss = next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) / 1024
+        pss = next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) * 1024 / 1e6
         total += pss
         envoy += pss if name == "envoy" else 0.0
     return total, envoy

@@ -28,6 +28,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from pilotage.kit.memory import fill_holes
 from pilotage.network import NetworkError, namespaces
 from pilotage.up.core.config import ClusterConfig
 from pilotage.up.core.plan import Plan
@@ -67,6 +68,8 @@ class Zygote:
         self._running: dict[int, str] = {}  # pid → name
         self._to_import = [*SHARED_MODULES, *map(root_module, COMPONENTS)]
         self._unimportable: dict[str, Exception] = {}
+        self._has_holes = True  # something was imported since the last fork
+        self._fillers: list[bytes] = []
         self._wanted: list[str] = []  # names to spawn once their component is imported
 
     def run(self) -> None:
@@ -107,6 +110,7 @@ class Zygote:
 
     def _import_next(self) -> None:
         module = self._to_import.pop(0)
+        self._has_holes = True
         try:
             with _no_system_authorities():
                 importlib.import_module(module)
@@ -143,6 +147,9 @@ class Zygote:
     def _spawn(self, process: Process) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
+        if self._has_holes:
+            self._has_holes = False
+            self._fillers += fill_holes()
         pid = os.fork()
         if pid == 0:
             code = 1
