@@ -137,11 +137,13 @@ class Agent:
         # A user namespace's root may own the files by chance, but may not set what the runtime sets (devices).
         self._limits = bool(config.cgroup_parent) and cgroups.writable and is_privileged()
         self.runtime: Runtime = runtime or OCIRuntime(config.run_dir, cgroups=cgroups, clock=clock)
-        network = NodeNetwork(bridge=config.bridge, pod_cidr=config.pod_cidr)
+        network = NodeNetwork(bridge=config.bridge, pod_cidr=config.pod_cidr, second_pod_cidr=config.second_pod_cidr)
         self.network = PodNetwork(wiring, network, config.run_dir / "netns", clock)
         self._machine = read_machine(config.data_dir)
         available = allocatable(capacity(config, self._machine), **config.allocatable_rules)
-        self._facts = NodeFacts(name=config.node, ip=config.node_ip, allocatable=available)
+        self._facts = NodeFacts(
+            name=config.node, ip=config.node_ip, allocatable=available, further_ips=config.node_ips[1:]
+        )
         self._image_uses = ImageUses(config.images)
         self._services = Informer(client, Service)
         self._nodes = Informer(client, Node)
@@ -216,7 +218,7 @@ class Agent:
             open_groups=cgroups.open_pod if self._limits else lambda pod: None,
             clock=clock,
             run_dir=config.run_dir,
-            node_ip=config.node_ip,
+            node_ips=config.node_ips,
             cluster_dns=config.cluster_dns,
             cluster_domain=config.cluster_domain,
             node_resolver=_node_resolver,

@@ -17,6 +17,9 @@ class Config:
     node: str
     node_ip: str
     pod_cidr: str
+    # Of the other family, where pods have an address of each; empty: they have one.
+    second_node_ip: str = ""
+    second_pod_cidr: str = ""
     cluster_dns: tuple[str, ...] = ("10.96.0.10",)
     cluster_domain: str = "cluster.local"
     cluster_cidr: str = "10.244.0.0/16"
@@ -49,6 +52,14 @@ class Config:
     log_bytes_max: int = 10 * 1024 * 1024  # of one container's current log; then it is put aside (containerLogMaxSize)
     log_files_max: int = 5  # of one container, the current one among them (containerLogMaxFiles)
     housekeeping_s: float = 10.0  # between looks at sizes, pressure and garbage, as often as the kubelet looks
+
+    @property
+    def node_ips(self) -> tuple[str, ...]:
+        return (self.node_ip, self.second_node_ip) if self.second_node_ip else (self.node_ip,)
+
+    @property
+    def pod_cidrs(self) -> tuple[str, ...]:
+        return (self.pod_cidr, self.second_pod_cidr) if self.second_pod_cidr else (self.pod_cidr,)
 
     @property
     def allocatable_rules(self) -> dict[str, Mapping[str, str]]:

@@ -144,7 +144,7 @@ class NodeRegistration:
         labels = default_labels(config, self._machine)
         node = Node(
             metadata=ObjectMeta(name=config.node, labels=labels),
-            spec=NodeSpec(pod_cidr=config.pod_cidr, pod_cidrs=(config.pod_cidr,), taints=config.taints),
+            spec=NodeSpec(pod_cidr=config.pod_cidr, pod_cidrs=config.pod_cidrs, taints=config.taints),
         )
         try:
             created = await self._client.create(node)
@@ -154,7 +154,7 @@ class NodeRegistration:
             body: dict[str, Any] = {"metadata": {"labels": labels}}
             found = await self._client.get(Node, config.node)
             if not found.spec.pod_cidr:
-                body["spec"] = {"podCIDR": config.pod_cidr, "podCIDRs": [config.pod_cidr]}
+                body["spec"] = {"podCIDR": config.pod_cidr, "podCIDRs": list(config.pod_cidrs)}
             created = await self._client.patch(Node, config.node, body)
         self._uid = created.metadata.uid
 
@@ -208,15 +208,18 @@ class NodeRegistration:
             allocatable=allocatable(resources, **config.allocatable_rules),
             conditions=conditions,
             addresses=(
-                NodeAddress(type="InternalIP", address=config.node_ip),
+                *(NodeAddress(type="InternalIP", address=address) for address in config.node_ips),
                 NodeAddress(type="Hostname", address=config.node),
             ),
             daemon_endpoints=NodeDaemonEndpoints(kubelet_endpoint=DaemonEndpoint(port=config.port)),
             node_info=msgspec.structs.replace(machine.info, container_runtime_version=self.runtime_version),
             images=self._images(),
         )
+        body = to_wire(status)
+        # They merge by type, of which two families have two: the list is replaced, as the kubelet does it.
+        body["addresses"] = [{"$patch": "replace"}, *body["addresses"]]
         await self._client.patch(
-            Node, config.node, {"status": to_wire(status)}, subresource="status", patch_type=PatchType.STRATEGIC
+            Node, config.node, {"status": body}, subresource="status", patch_type=PatchType.STRATEGIC
         )
 
     def _find_conditions(self) -> tuple[NodeCondition, ...]:

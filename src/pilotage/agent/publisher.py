@@ -44,7 +44,7 @@ class StatusPublisher:
             shown = msgspec.structs.replace(pod.status, conditions=(*others, *own.values()))
             pod = msgspec.structs.replace(pod, status=shown)
         now = self._node.clock.wall().timestamp()
-        found = status.report(pod, state, host_ip=self._node.node_ip, now=now)
+        found = status.report(pod, state, host_ips=self._node.node_ips, now=now)
         if found != self.status:
             self.status = found
             self._publish.set()

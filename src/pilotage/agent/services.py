@@ -49,7 +49,7 @@ class NodeServices:
     ceilings: Ceilings  # of delays between tries
     clock: Clock
     run_dir: Path
-    node_ip: str
+    node_ips: tuple[str, ...]  # of each family one, the first is the node's
     cluster_dns: tuple[str, ...]
     cluster_domain: str
     node_resolver: Callable[[], resolver.ResolvConf]

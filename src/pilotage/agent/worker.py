@@ -272,7 +272,7 @@ class PodWorker:
             return False
         if self.pod.spec.host_network:
             return True
-        if not state.pod_ips or not self._node.network.restore(self.uid, state.pod_ips[0]):
+        if not state.pod_ips or not self._node.network.restore(self.uid, *state.pod_ips):
             return False
         self._node.host_ports.publish(self.pod, state.pod_ips[0])
         return True
@@ -445,7 +445,9 @@ class PodWorker:
             node.open_groups(self.allocated)
             holder = node.setup.process_holder(self.uid) if pod.spec.share_process_namespace else None
             await node.runtime.open_sandbox(self.uid, name, holder=holder)
-            ips = (node.node_ip,) if pod.spec.host_network else (await node.network.attach(self.uid),)
+            if not pod.spec.host_network:
+                await node.network.attach(self.uid)
+            ips = node.node_ips if pod.spec.host_network else node.network.addresses(self.uid)
             node.host_ports.publish(pod, ips[0])
             wanted = resolver.wanted(
                 pod,

@@ -56,6 +56,7 @@ class KernelWiring:
         mac: str = "",
         hairpin: bool = True,
         routed: bool = True,
+        further: Collection[tuple[str, str]] = (),
     ) -> Attachment:
         attachment = Attachment(
             namespace=namespace,
@@ -63,6 +64,7 @@ class KernelWiring:
             host_interface=host_interface_name(namespace, interface),
             address=interface_address(address, routed=routed and bool(gateway)),
             mac=mac or mac_for(address),
+            further=tuple(interface_address(one, routed=routed and bool(via)) for one, via in further),
         )
         with NetlinkSocket.open() as here, _socket_in(namespace) as inside:
             port = self._connect(here, inside, attachment, _require(here, bridge))
@@ -71,11 +73,13 @@ class KernelWiring:
                 marks.append(rtnetlink.set_hairpin(port.index))
             here.execute(f"mark {port.name}", marks)
             end = _require(inside, interface)
-            steps = [rtnetlink.set_up(end.index), rtnetlink.add_address(end.index, attachment.address)]
-            if gateway:
-                default = "0.0.0.0/0" if ipaddress.ip_address(gateway).version == 4 else "::/0"
-                route = Route(destination=default, via=(gateway,))
-                steps.append(rtnetlink.replace_route(route, end.index, on_link=True, owner=RTPROT_STATIC))
+            addresses = (attachment.address, *attachment.further)
+            steps = [rtnetlink.set_up(end.index), *(rtnetlink.add_address(end.index, one) for one in addresses)]
+            for via in (gateway, *(via for _, via in further)):
+                if via:
+                    default = "0.0.0.0/0" if ipaddress.ip_address(via).version == 4 else "::/0"
+                    route = Route(destination=default, via=(via,))
+                    steps.append(rtnetlink.replace_route(route, end.index, on_link=True, owner=RTPROT_STATIC))
             inside.execute(f"configure {interface} in {namespace}", steps)
         return attachment
 

@@ -32,6 +32,7 @@ class Attachment:
     host_interface: str  # the port of the bridge; unique on the node, ≤ 15 characters (IFNAMSIZ)
     address: str  # as it is on the interface, with prefix length: "10.244.1.5/32"
     mac: str  # of the interface inside
+    further: tuple[str, ...] = ()  # more addresses, of the other family
 
 
 class Wiring(Protocol):
@@ -63,6 +64,7 @@ class Wiring(Protocol):
         mac: str = "",
         hairpin: bool = True,
         routed: bool = True,
+        further: Collection[tuple[str, str]] = (),
     ) -> Attachment:
         """Join `namespace` to `bridge` with `address` ("10.244.1.5/24") and a default route through `gateway`.
 
@@ -70,7 +72,8 @@ class Wiring(Protocol):
         ("10.244.1.5/32"), so that everything it sends passes the gateway: there Services are translated, and an
         answer that went straight to a neighbour on the bridge would never be translated back.
         Empty `mac`: derived from the address, so that an address that moves to a new namespace keeps its neighbours'
-        ARP entries right. `hairpin`: frames may return through the port they came from.
+        ARP entries right. `hairpin`: frames may return through the port they came from. `further`: address and gateway
+        of the other family, treated alike.
         Repeating it with the same arguments is no error and repairs what is missing; with another address the
         connection is made anew. Raises NamespaceGone when there is no namespace at the path, NetworkError else.
         """
@@ -147,6 +150,7 @@ class FakeWiring:
         mac: str = "",
         hairpin: bool = True,
         routed: bool = True,
+        further: Collection[tuple[str, str]] = (),
     ) -> Attachment:
         if namespace not in self.namespaces:
             raise NamespaceGone(f"no network namespace at {namespace}", errno.ENOENT)
@@ -158,6 +162,7 @@ class FakeWiring:
             host_interface=host_interface_name(namespace, interface),
             address=interface_address(address, routed=routed and bool(gateway)),
             mac=mac or mac_for(address),
+            further=tuple(interface_address(one, routed=routed and bool(via)) for one, via in further),
         )
         self.connections[namespace, interface] = (bridge, gateway, attachment)
         return attachment

@@ -48,6 +48,13 @@ class WiringSuite:
         made = wiring.attach(namespace, bridge=BRIDGE, address=ADDRESS, gateway=GATEWAY, routed=False)
         assert made.address == ADDRESS
 
+    def test_an_attachment_may_have_an_address_of_either_family(self, wiring: Wiring, directory: Path) -> None:
+        namespace = self.prepare(wiring, directory)
+        further = [("fd00:244:0:1::5/64", "fd00:244:0:1::1")]
+        made = wiring.attach(namespace, bridge=BRIDGE, address=ADDRESS, gateway=GATEWAY, further=further)
+        assert (made.address, made.further) == ("10.244.1.5/32", ("fd00:244:0:1::5/128",))
+        assert wiring.attach(namespace, bridge=BRIDGE, address=ADDRESS, gateway=GATEWAY, further=further) == made
+
     def test_attaching_a_namespace_that_is_gone_says_so(self, wiring: Wiring, directory: Path) -> None:
         self.prepare(wiring, directory)
         with pytest.raises(NamespaceGone):

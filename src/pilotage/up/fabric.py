@@ -22,7 +22,14 @@ from pathlib import Path
 
 from pilotage.kit import PilotageError
 from pilotage.network import KernelWiring, NetworkError, namespaces
-from pilotage.up.core.plan import FABRIC_SYSCTLS, NODE_SYSCTLS, UNDERLAY_BRIDGE, Plan, fabric_routes
+from pilotage.up.core.plan import (
+    FABRIC_SYSCTLS,
+    NODE_SYSCTLS,
+    SECOND_SYSCTLS,
+    UNDERLAY_BRIDGE,
+    Plan,
+    fabric_routes,
+)
 from pilotage.up.layout import Layout
 from pilotage.up.process import die_with_parent, set_name
 
@@ -149,13 +156,17 @@ def build(plan: Plan, layout: Layout) -> None:
     """
     _mount_private(plan, layout)
     wiring = KernelWiring()
-    wiring.set_sysctls(FABRIC_SYSCTLS)
+    second = plan.second
+    more = SECOND_SYSCTLS if second else {}
+    wiring.set_sysctls(FABRIC_SYSCTLS | more)
     loopback_up()
-    wiring.ensure_bridge(UNDERLAY_BRIDGE, addresses=(f"{plan.address}/{plan.prefix_length}",))
+    addresses = [f"{plan.address}/{plan.prefix_length}"]
+    addresses += [f"{second.address}/{second.prefix_length}"] if second else []
+    wiring.ensure_bridge(UNDERLAY_BRIDGE, addresses=addresses)
     for node in plan.nodes:
         path = layout.namespace(node.name)
         wiring.create_namespace(path)
-        wiring.set_sysctls(NODE_SYSCTLS, namespace=path)
+        wiring.set_sysctls(NODE_SYSCTLS | more, namespace=path)
         wiring.attach(
             path,
             bridge=UNDERLAY_BRIDGE,
@@ -163,6 +174,7 @@ def build(plan: Plan, layout: Layout) -> None:
             gateway=plan.address,
             routed=False,
             hairpin=False,
+            further=[(f"{node.second_address}/{second.prefix_length}", second.address)] if second else [],
         )
     wiring.ensure_routes(fabric_routes(plan))
 

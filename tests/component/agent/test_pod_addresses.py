@@ -13,10 +13,12 @@ from pilotage.agent.pod_addresses import PodAddresses
 from pilotage.agent.pod_network import NodeNetwork, PodNetwork
 from pilotage.dns.core.leases import Leases
 from pilotage.kit.clock import ManualClock
+from pilotage.kit.ipam import PoolExhaustedError
 from pilotage.network import FakeWiring
 from pilotage.testing.dns import ask, part, service, table
 
 RANGE = "10.244.1.0/29"  # .1 is the bridge's, .2 to .6 are pods'
+SECOND = "fd00:244::/126"  # ::1 is the bridge's, ::2 and ::3 are pods'
 ADDRESSES = [f"10.244.1.{last}" for last in range(2, 7)]
 
 
@@ -27,11 +29,12 @@ class Node:
         self.wiring = FakeWiring()
         self.clock = ManualClock()
         self._directory = directory / "netns"
+        self.second = ""
         self.start()
 
     def start(self) -> None:
         """The agent comes, for the first time or again."""
-        network = NodeNetwork(bridge="cni0", pod_cidr=RANGE)
+        network = NodeNetwork(bridge="cni0", pod_cidr=RANGE, second_pod_cidr=self.second)
         self.network = PodNetwork(self.wiring, network, self._directory, self.clock)
         self.network.open()
 
@@ -58,6 +61,36 @@ async def test_a_restart_forgets_neither_which_are_taken_nor_the_order_of_the_ot
     assert node.network.restore("d", ADDRESSES[3])
     await node.network.detach("a")  # one that this process has not given
     assert [await node.network.attach(uid) for uid in "wxyz"] == [ADDRESSES[i] for i in (4, 2, 1, 0)]
+
+
+async def test_pods_with_an_address_of_each_family(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    node.second = SECOND
+    node.start()
+    assert node.wiring.bridges["cni0"] >= {"fd00:244::1/126"}
+    assert node.wiring.sysctls[None, "net.ipv6.conf.all.forwarding"] == "1"
+    for uid in "ab":
+        await node.network.attach(uid)
+    assert node.network.addresses("a") == (ADDRESSES[0], "fd00:244::2")
+    for _ in ADDRESSES:  # as often as would use up the first family, were it not given back
+        with pytest.raises(PoolExhaustedError, match="all 2 numbers"):
+            await node.network.attach("c")
+    await node.network.detach("b")
+    first = await node.network.attach("d")
+    assert node.network.addresses("d") == (first, "fd00:244::3")
+    node.start()
+    for uid, addresses in {"a": (ADDRESSES[0], "fd00:244::2"), "d": (first, "fd00:244::3")}.items():
+        assert node.network.restore(uid, *addresses)
+    with pytest.raises(PoolExhaustedError):
+        await node.network.attach("e")
+    await node.network.detach("a")
+    await node.network.attach("f")
+    assert node.network.addresses("f")[1] == "fd00:244::2"
+    held = node.network.addresses("f")
+    node.second = ""  # the cluster is of one family again; its pods keep what they have
+    node.start()
+    assert node.network.restore("f", *held)
+    await node.network.detach("f")
 
 
 async def test_the_address_of_a_pod_that_ended_meanwhile_rests_too(node: Node) -> None:

@@ -100,7 +100,7 @@ class Life:
         return self.step(SandboxRemoved())
 
     def status(self) -> PodStatus:
-        return report(self.pod, self.state, host_ip="10.89.0.11", now=self.now)
+        return report(self.pod, self.state, host_ips=("10.89.0.11",), now=self.now)
 
 
 def starts(actions: list[Action]) -> list[str]:

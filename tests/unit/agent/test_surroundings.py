@@ -12,7 +12,7 @@ from pilotage.api.core_v1 import ConfigMap, KeyToPath, ObjectFieldSelector, Reso
 
 from .builders import make_pod
 
-NODE = NodeFacts(name="n1", ip="10.89.0.11", allocatable={"cpu": "2", "memory": "4Gi"})
+NODE = NodeFacts(name="n1", ip="10.89.0.11", allocatable={"cpu": "2", "memory": "4Gi"}, further_ips=("fd00:89::11",))
 
 
 @pytest.mark.parametrize(
@@ -177,6 +177,7 @@ def test_long_pod_names_are_cut_to_a_label() -> None:
         ("metadata.annotations", 'a/b="q\\""'),
         ("spec.nodeName", "n1"),
         ("spec.serviceAccountName", "sa"),
+        ("status.hostIPs", "10.89.0.11,fd00:89::11"),
         ("status.hostIP", "10.89.0.11"),
         ("status.podIP", "10.0.0.2"),
         ("status.podIPs", "10.0.0.2,fd00::2"),

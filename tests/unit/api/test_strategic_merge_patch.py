@@ -60,6 +60,12 @@ B = {"name": "b", "image": "b:1"}
             id="a list is replaced",
         ),
         pytest.param(
+            {"containers": [A, B]},
+            {"containers": [{"$patch": "replace"}, {"name": "c"}, {"name": "c", "image": "c:2"}]},
+            {"containers": [{"name": "c"}, {"name": "c", "image": "c:2"}]},
+            id="what replaces a list is not merged with itself",
+        ),
+        pytest.param(
             {"securityContext": {"runAsUser": 1, "runAsGroup": 2}},
             {"securityContext": {"$patch": "replace", "runAsUser": 3}},
             {"securityContext": {"runAsUser": 3}},

@@ -7,7 +7,7 @@ import pytest
 from pilotage.kit import UsageError
 from pilotage.up import ClusterConfig, load_config
 from pilotage.up.configuration import check_config
-from pilotage.up.core.config import NodeConfig, node_configs
+from pilotage.up.core.config import IPv6Networks, NodeConfig, node_configs
 
 
 def load(tmp_path: Path, text: str) -> ClusterConfig:
@@ -26,6 +26,13 @@ def test_nodes_may_be_a_count_or_a_list(tmp_path: Path) -> None:
     first, second = node_configs(config)
     assert (first.name, first.zone) == ("n1", "east")
     assert (second.name, second.zone, second.labels) == ("big", "zone-b", {"disk": "ssd"})
+
+
+def test_a_second_family_has_ranges_of_its_own(tmp_path: Path) -> None:
+    assert load(tmp_path, "networks: {ipv6: {}}\n").networks.ipv6 == IPv6Networks()
+    assert load(tmp_path, "networks: {ipv6: {services: 'fd00:7::/108'}}\n").networks.ipv6 == IPv6Networks(
+        services="fd00:7::/108"
+    )
 
 
 def test_zones_alternate_when_not_given() -> None:
@@ -50,6 +57,17 @@ def test_zones_alternate_when_not_given() -> None:
         pytest.param("networks:\n  pods: 10.244.0.0/33\n", ":2: pods: ", id="a range that is none"),
         pytest.param(
             "networks:\n  loadBalancers: 10.90.0.0/24\n", ":2: loadBalancers 10.90.0.0/24 must lie", id="a foreign pool"
+        ),
+        pytest.param(
+            "networks:\n  ipv6:\n    pods: fd00::/64\n", ":3: pods fd00::/64 is too small", id="too few pods of IPv6"
+        ),
+        pytest.param(
+            "networks:\n  ipv6:\n    underlay: 10.0.0.0/8\n", ":3: underlay: ", id="an IPv4 range where IPv6 is meant"
+        ),
+        pytest.param(
+            "networks:\n  ipv6: {loadBalancers: fd00:1::/112}\n",
+            ":2: loadBalancers fd00:1::/112 must lie",
+            id="IPv6 pool",
         ),
         pytest.param("a: [1\nb: 2\n", ":2: not YAML", id="text that is not YAML"),
         pytest.param("- a\n", ":1: Expected `mapping`", id="a list instead of a mapping"),

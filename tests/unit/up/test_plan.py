@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotage.network import Route
-from pilotage.up.core.config import NODES_MAX, ClusterConfig, Networks
+from pilotage.up.core.config import NODES_MAX, ClusterConfig, IPv6Networks, Networks
 from pilotage.up.core.plan import fabric_routes, make_plan
 from pilotage.up.core.processes import identities, processes
 
@@ -30,6 +30,26 @@ def test_the_outside_reaches_pods_by_their_node_and_services_by_any() -> None:
     )
 
 
+def test_a_second_family_is_numbered_like_the_first() -> None:
+    plan = make_plan(ClusterConfig(networks=Networks(ipv6=IPv6Networks())))
+    assert plan.second is not None
+    assert (plan.second.address, plan.second.prefix_length) == ("fd00:10:89::1", 64)
+    assert [(node.second_address, node.second_pod_cidr) for node in plan.nodes] == [
+        ("fd00:10:89::b", "fd00:10:244:1::/64"),
+        ("fd00:10:89::c", "fd00:10:244:2::/64"),
+    ]
+    assert plan.pod_cidrs == ("10.244.0.0/16", "fd00:10:244::/56")
+    assert plan.service_cidrs == ("10.96.0.0/16", "fd00:10:96::/112")
+    assert plan.load_balancer_cidrs == ("10.89.200.0/24", "fd00:10:89::200:0/112")
+    first = fabric_routes(make_plan(ClusterConfig()))
+    assert fabric_routes(plan) == (
+        *first,
+        Route(destination="fd00:10:244:1::/64", via=("fd00:10:89::b",)),
+        Route(destination="fd00:10:244:2::/64", via=("fd00:10:89::c",)),
+        Route(destination="fd00:10:96::/112", via=("fd00:10:89::b", "fd00:10:89::c")),
+    )
+
+
 def test_other_ranges_are_followed() -> None:
     networks = Networks(
         underlay="172.20.0.0/16", pods="172.21.0.0/16", services="172.22.0.0/20", load_balancers="172.20.9.0/24"
@@ -45,7 +65,16 @@ def test_other_ranges_are_followed() -> None:
 
 @given(st.integers(1, NODES_MAX))
 def test_no_two_nodes_share_an_address_and_none_is_in_the_pool(count: int) -> None:
-    plan = make_plan(ClusterConfig(nodes=count))
+    plan = make_plan(ClusterConfig(nodes=count, networks=Networks(ipv6=IPv6Networks())))
+    assert plan.second is not None
+    assert len({node.second_address for node in plan.nodes}) == count
+    assert not any(
+        ipaddress.ip_address(node.second_address) in ipaddress.ip_network(plan.second.load_balancer_cidr)
+        for node in plan.nodes
+    )
+    ranges = {ipaddress.IPv6Network(node.second_pod_cidr) for node in plan.nodes}
+    assert len(ranges) == count
+    assert all(part.subnet_of(ipaddress.IPv6Network(plan.second.pod_cidr)) for part in ranges)
     pool = ipaddress.ip_network(plan.load_balancer_cidr)
     assert len({node.address for node in plan.nodes}) == len({node.pod_cidr for node in plan.nodes}) == count
     assert not any(ipaddress.ip_address(node.address) in pool for node in plan.nodes)

@@ -29,6 +29,7 @@ class NodeFacts:
     name: str
     ip: str
     allocatable: Mapping[str, str] = field(default_factory=dict)
+    further_ips: tuple[str, ...] = ()  # of another family
 
 
 def resolve(pod: Pod, selector: ObjectFieldSelector, *, node: NodeFacts, pod_ips: tuple[str, ...]) -> str:
@@ -52,8 +53,10 @@ def resolve(pod: Pod, selector: ObjectFieldSelector, *, node: NodeFacts, pod_ips
             return node.name
         case "spec.serviceAccountName":
             return pod.spec.service_account_name
-        case "status.hostIP" | "status.hostIPs":
+        case "status.hostIP":
             return node.ip
+        case "status.hostIPs":
+            return ",".join((node.ip, *node.further_ips))
         case "status.podIP":
             return pod_ips[0] if pod_ips else ""
         case "status.podIPs":

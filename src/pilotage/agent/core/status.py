@@ -43,7 +43,7 @@ PASSING_CONDITIONS = ("PodResizePending", "PodResizeInProgress")
 DISRUPTIONS = frozenset({"Evicted", "Terminated"})
 
 
-def report(pod: Pod, state: PodState, *, host_ip: str, now: float) -> PodStatus:
+def report(pod: Pod, state: PodState, *, host_ips: tuple[str, ...], now: float) -> PodStatus:
     """The status to publish. Transition times are kept from `pod.status` where nothing changed."""
     init = tuple(container_status(pod, state, container, now) for container in pod.spec.init_containers)
     main = tuple(container_status(pod, state, container, now) for container in pod.spec.containers)
@@ -53,14 +53,14 @@ def report(pod: Pod, state: PodState, *, host_ip: str, now: float) -> PodStatus:
         for container in pod.spec.ephemeral_containers
     )
     phase = _phase(pod, state, init, main)
-    ips = state.pod_ips if not pod.spec.host_network else ((host_ip,) if state.pod_ips else ())
+    ips = state.pod_ips if not pod.spec.host_network else (host_ips if state.pod_ips else ())
     return PodStatus(
         phase=phase,
         conditions=_conditions(pod, state, phase, init, main, now),
         reason=state.ended,
         message=state.ended_message,
-        host_ip=host_ip,
-        host_ips=(HostIP(ip=host_ip),),
+        host_ip=host_ips[0],
+        host_ips=tuple(HostIP(ip=ip) for ip in host_ips),
         pod_ip=ips[0] if ips else "",
         pod_ips=tuple(PodIP(ip=ip) for ip in ips),
         start_time=pod.status.start_time or timestamps.to_text(state.started_at),

@@ -127,14 +127,16 @@ def _merge_elements(
     key_of = _key_function(schema.merge_key)
     shape = schema.items or ANY
     merged: list[Any] = list(original)
-    if any(_directive(element) == "replace" for element in elements):
+    replaced = any(_directive(element) == "replace" for element in elements)
+    if replaced:
         merged = original = []
     kept: list[Any] = []
     for element in elements:
         directive = _directive(element)
         if directive == "replace":
             continue
-        at = _find(merged, element, key_of, schema)
+        # What replaces the list stands as it is, elements of one key side by side (a node's addresses of two families).
+        at = None if replaced and directive is None else _find(merged, element, key_of, schema)
         if directive == "delete":
             while at is not None:
                 del merged[at]

@@ -36,6 +36,9 @@ def up(
     http_port: Annotated[int | None, typer.Option(help="HTTP ingress port. [default: 8080 or free]")] = None,
     https_port: Annotated[int | None, typer.Option(help="HTTPS ingress port. [default: 8443 or free]")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where objects and images survive `down`.")] = None,
+    dual_stack: Annotated[
+        bool, typer.Option("--dual-stack", help="Nodes, pods and Services have IPv6 addresses, too.")
+    ] = False,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. [default: info]")] = None,
 ) -> int:
     """Start a cluster on this machine; prints the path of its kubeconfig when it is ready.
@@ -46,6 +49,7 @@ def up(
 
     from pilotage.cli.progress import make_reporter
     from pilotage.up import ClusterConfig, check_config, load_config, make_layout
+    from pilotage.up.core.config import IPv6Networks
     from pilotage.up.preflight import preflight
     from pilotage.up.supervisor import supervise
 
@@ -57,6 +61,9 @@ def up(
         ports=msgspec.structs.replace(wanted.ports, **{key: port for key, port in ports.items() if port is not None}),
         **{key: value for key, value in changed.items() if value is not None},
     )
+    if dual_stack and wanted.networks.ipv6 is None:
+        networks = msgspec.structs.replace(wanted.networks, ipv6=IPv6Networks())
+        wanted = msgspec.structs.replace(wanted, networks=networks)
     check_config(wanted)
     preflight()
     layout = make_layout(wanted.name, data_dir=wanted.data_dir)

@@ -59,8 +59,10 @@ def scheduler(
 def agent(
     kubeconfig: Kubeconfig,
     node: Node,
-    node_ip: Annotated[str, typer.Option(help="This node's address, as others reach it.")],
-    pod_cidr: Annotated[str, typer.Option(help="Addresses for this node's pods.")] = "10.244.1.0/24",
+    node_ip: Annotated[str, typer.Option(help="This node's address, as others reach it; or IPV4,IPV6.")],
+    pod_cidr: Annotated[
+        str, typer.Option(help="Addresses for this node's pods; a range, or one of each family with a comma.")
+    ] = "10.244.1.0/24",
     cluster_cidr: Annotated[str, typer.Option(help="Addresses of all pods.")] = "10.244.0.0/16",
     cluster_dns: Annotated[str, typer.Option(help="Address of the cluster's DNS.")] = "10.96.0.10",
     data_dir: Annotated[Path, typer.Option(help="Pods' state, volumes, logs, images.")] = Path(
@@ -97,8 +99,10 @@ def agent(
 
     config = Config(
         node=node,
-        node_ip=node_ip,
-        pod_cidr=pod_cidr,
+        node_ip=node_ip.partition(",")[0],
+        second_node_ip=node_ip.partition(",")[2],
+        pod_cidr=pod_cidr.partition(",")[0],
+        second_pod_cidr=pod_cidr.partition(",")[2],
         cluster_cidr=cluster_cidr,
         cluster_dns=(cluster_dns,),
         data_dir=data_dir.absolute(),

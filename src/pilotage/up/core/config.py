@@ -14,6 +14,9 @@ NODES_MAX = 100  # node i has 10.89.0.(10+i) and 10.244.i.0/24 by default; far b
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")  # RFC 1123 label, short enough for paths and process names
 
 
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     """Strict: a key nobody reads is a mistake of the writer's."""
 
@@ -44,6 +47,15 @@ class Ports(_Section, frozen=True, kw_only=True):
     https: int = 0
 
 
+class IPv6Networks(_Section, frozen=True, kw_only=True):
+    """The same ranges of the second family. Unique local ones (RFC 4193), as nothing outside sees them either."""
+
+    underlay: str = "fd00:10:89::/64"
+    pods: str = "fd00:10:244::/56"  # cut into one /64 a node
+    services: str = "fd00:10:96::/112"
+    load_balancers: str = "fd00:10:89::200:0/112"  # within the underlay
+
+
 class Networks(_Section, frozen=True, kw_only=True):
     """Address ranges inside the fabric; nothing outside ever sees them."""
 
@@ -52,6 +64,7 @@ class Networks(_Section, frozen=True, kw_only=True):
     services: str = "10.96.0.0/16"
     load_balancers: str = "10.89.200.0/24"  # within the underlay
     domain: str = "cluster.local"
+    ipv6: IPv6Networks | None = None  # None: everything has an IPv4 address alone
 
 
 class ClusterConfig(_Section, frozen=True, kw_only=True):
@@ -105,23 +118,37 @@ def problem(config: ClusterConfig) -> tuple[str, str] | None:
 
 
 def _network_problem(networks: Networks) -> tuple[str, str] | None:
-    ranges: Mapping[str, tuple[str, int]] = {
+    ranges = {
         "underlay": (networks.underlay, 16),
         "pods": (networks.pods, 16),
         "services": (networks.services, 24),
         "loadBalancers": (networks.load_balancers, 30),
     }
-    parsed: dict[str, ipaddress.IPv4Network] = {}
+    found = _family_problem("$.networks", 4, ranges)
+    if found is not None or (second := networks.ipv6) is None:
+        return found
+    ranges = {
+        "underlay": (second.underlay, 64),
+        "pods": (second.pods, 56),
+        "services": (second.services, 112),
+        "loadBalancers": (second.load_balancers, 126),
+    }
+    return _family_problem("$.networks.ipv6", 6, ranges)
+
+
+def _family_problem(path: str, version: int, ranges: Mapping[str, tuple[str, int]]) -> tuple[str, str] | None:
+    parsed: dict[str, _Network] = {}
     for name, (value, prefix_max) in ranges.items():
         try:
-            parsed[name] = ipaddress.IPv4Network(value)
+            parsed[name] = ipaddress.IPv4Network(value) if version == 4 else ipaddress.IPv6Network(value)
         except ValueError as error:
-            return f"$.networks.{name}", f"{name}: {error}"
+            return f"{path}.{name}", f"{name}: {error}"
         if parsed[name].prefixlen > prefix_max:
-            return f"$.networks.{name}", f"{name} {value} is too small: at least a /{prefix_max} is needed"
-    if not parsed["loadBalancers"].subnet_of(parsed["underlay"]):
-        return "$.networks.loadBalancers", f"loadBalancers {networks.load_balancers} must lie within the underlay"
+            return f"{path}.{name}", f"{name} {value} is too small: at least a /{prefix_max} is needed"
+    pool, underlay = parsed["loadBalancers"], parsed["underlay"]
+    if not (pool.network_address in underlay and pool.broadcast_address in underlay):
+        return f"{path}.loadBalancers", f"loadBalancers {ranges['loadBalancers'][0]} must lie within the underlay"
     for one, other in (("pods", "services"), ("pods", "underlay"), ("services", "underlay")):
         if parsed[one].overlaps(parsed[other]):
-            return f"$.networks.{one}", f"{one} {parsed[one]} overlaps {other} {parsed[other]}"
+            return f"{path}.{one}", f"{one} {parsed[one]} overlaps {other} {parsed[other]}"
     return None

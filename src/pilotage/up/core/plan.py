@@ -12,7 +12,7 @@ import ipaddress
 from dataclasses import dataclass
 
 from pilotage.network.core.rtnetlink import Route
-from pilotage.up.core.config import ClusterConfig, NodeConfig, node_configs
+from pilotage.up.core.config import ClusterConfig, IPv6Networks, NodeConfig, node_configs
 
 UNDERLAY_BRIDGE = "underlay0"
 NODE_BRIDGE = "cni0"
@@ -29,10 +29,27 @@ class NodePlan:
     config: NodeConfig
     address: str  # InternalIP, on the underlay
     pod_cidr: str
+    second_address: str = ""  # of IPv6; empty: none
+    second_pod_cidr: str = ""
 
     @property
     def name(self) -> str:
         return self.config.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecondFamily:
+    """The ranges of IPv6, and the fabric's own address on the underlay."""
+
+    underlay: str
+    address: str
+    pod_cidr: str
+    service_cidr: str
+    load_balancer_cidr: str
+
+    @property
+    def prefix_length(self) -> int:
+        return ipaddress.ip_network(self.underlay).prefixlen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +65,19 @@ class Plan:
     kubernetes_service: str
     dns_service: str
     domain: str
+    second: SecondFamily | None = None  # None: a cluster of IPv4 alone
+
+    @property
+    def pod_cidrs(self) -> tuple[str, ...]:
+        return (self.pod_cidr, self.second.pod_cidr) if self.second else (self.pod_cidr,)
+
+    @property
+    def service_cidrs(self) -> tuple[str, ...]:
+        return (self.service_cidr, self.second.service_cidr) if self.second else (self.service_cidr,)
+
+    @property
+    def load_balancer_cidrs(self) -> tuple[str, ...]:
+        return (self.load_balancer_cidr, self.second.load_balancer_cidr) if self.second else (self.load_balancer_cidr,)
 
     @property
     def prefix_length(self) -> int:
@@ -71,12 +101,17 @@ def make_plan(config: ClusterConfig) -> Plan:
     underlay = ipaddress.IPv4Network(networks.underlay)
     pods = ipaddress.IPv4Network(networks.pods)
     services = ipaddress.IPv4Network(networks.services)
+    second = _second_family(networks.ipv6) if networks.ipv6 else None
+    second_underlay = ipaddress.IPv6Network(second.underlay) if second else None
+    second_pods = ipaddress.IPv6Network(second.pod_cidr) if second else None
     nodes = tuple(
         NodePlan(
             config=node,
             address=str(underlay[_FIRST_NODE + position]),
             # Node 1 has the range number 1, so that the address of a pod tells its node.
             pod_cidr=f"{pods[(position + 1) * 256]}/24",
+            second_address=str(second_underlay[_FIRST_NODE + position]) if second_underlay else "",
+            second_pod_cidr=f"{second_pods[(position + 1) << 64]}/64" if second_pods else "",
         )
         for position, node in enumerate(node_configs(config))
     )
@@ -90,6 +125,18 @@ def make_plan(config: ClusterConfig) -> Plan:
         kubernetes_service=str(services[1]),
         dns_service=str(services[_DNS_SERVICE]),
         domain=networks.domain,
+        second=second,
+    )
+
+
+def _second_family(networks: IPv6Networks) -> SecondFamily:
+    underlay = ipaddress.IPv6Network(networks.underlay)
+    return SecondFamily(
+        underlay=str(underlay),
+        address=str(underlay[1]),
+        pod_cidr=str(ipaddress.IPv6Network(networks.pods)),
+        service_cidr=str(ipaddress.IPv6Network(networks.services)),
+        load_balancer_cidr=networks.load_balancers,
     )
 
 
@@ -97,7 +144,11 @@ def fabric_routes(plan: Plan) -> tuple[Route, ...]:
     """Routes of the fabric's own namespace: pods through their node, Services spread over all nodes by flow."""
     pods = tuple(Route(destination=node.pod_cidr, via=(node.address,)) for node in plan.nodes)
     services = Route(destination=plan.service_cidr, via=tuple(node.address for node in plan.nodes))
-    return (*pods, services)
+    if plan.second is None:
+        return (*pods, services)
+    second_pods = (Route(destination=node.second_pod_cidr, via=(node.second_address,)) for node in plan.nodes)
+    via = tuple(node.second_address for node in plan.nodes)
+    return (*pods, services, *second_pods, Route(destination=plan.second.service_cidr, via=via))
 
 
 # Set before any interface exists: an interface takes `default` when it is made, and the kernel joins it with `all`.
@@ -111,6 +162,14 @@ FABRIC_SYSCTLS = {
     "net.ipv4.conf.default.send_redirects": "0",
     # Spread flows, not pairs of hosts, over the nodes.
     "net.ipv4.fib_multipath_hash_policy": "1",
+}
+# The same for IPv6, where it is wanted: a kernel may lack it.
+SECOND_SYSCTLS = {
+    "net.ipv6.conf.all.forwarding": "1",
+    # All addresses are ours to give: nobody else can have taken one.
+    "net.ipv6.conf.default.accept_dad": "0",
+    "net.ipv6.conf.default.accept_ra": "0",
+    "net.ipv6.fib_multipath_hash_policy": "1",
 }
 NODE_SYSCTLS = {
     **FABRIC_SYSCTLS,

@@ -21,6 +21,8 @@ async def serve(launch: Launch) -> None:
         node=node.name,
         node_ip=node.address,
         pod_cidr=node.pod_cidr,
+        second_node_ip=node.second_address,
+        second_pod_cidr=node.second_pod_cidr,
         cluster_dns=(plan.dns_service,),
         cluster_domain=plan.domain,
         cluster_cidr=plan.pod_cidr,

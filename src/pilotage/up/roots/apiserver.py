@@ -26,7 +26,7 @@ async def serve(launch: Launch) -> None:
         data_dir=layout.data,
         storage=f"sqlite:{layout.data / 'state.db'}",
         advertise=(plan.address, API_PORT),
-        service_cidr=plan.service_cidr,
+        service_cidr=",".join(plan.service_cidrs),
         cluster_domain=plan.domain,
     )
     await run(config, sockets=[launch.sockets["api"], inside], on_ready=launch.on_ready)

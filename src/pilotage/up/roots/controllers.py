@@ -15,7 +15,7 @@ async def serve(launch: Launch) -> None:
     """Run them until cancelled; ready when each is."""
     ready = launch.ready_with("controllers", "scheduler", "loadbalancer")
     root_ca = launch.layout.credentials.joinpath("ca.crt").read_text()
-    pools = AssignerConfig(pools=(launch.plan.load_balancer_cidr,))
+    pools = AssignerConfig(pools=launch.plan.load_balancer_cidrs)
     async with (
         Client.from_kubeconfig(launch.kubeconfig("controllers"), user_agent="pilotage-controllers") as manager,
         Client.from_kubeconfig(launch.kubeconfig("scheduler"), user_agent="pilotage-scheduler") as binder,

@@ -11,7 +11,7 @@ async def serve(launch: Launch) -> None:
     config = Config(
         listen=(f"{node.address}:53",),
         zone=plan.domain,
-        reverse_cidrs=(plan.service_cidr, plan.pod_cidr),
+        reverse_cidrs=(*plan.service_cidrs, *plan.pod_cidrs),
         upstreams=launch.config.dns_upstreams,
         config_file=launch.config.dns_config,
         node=node.name,

@@ -16,7 +16,7 @@ async def serve(launch: Launch) -> None:
     """Keep this node's rules true and answer for its addresses until cancelled."""
     node = launch.node.name
     ready = launch.ready_with("proxy", "announcer")
-    config = Config(node=node, cluster_cidr=launch.plan.pod_cidr)
+    config = Config(node=node, cluster_cidr=",".join(launch.plan.pod_cidrs))
     neighbours = AnnouncerConfig(node=node, interface=_UNDERLAY_INTERFACE)
     async with (
         Client.from_kubeconfig(launch.kubeconfig("proxy"), user_agent=f"pilotage-proxy/{node}") as client,
