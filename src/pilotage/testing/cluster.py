@@ -18,6 +18,7 @@ from pilotage.api.core_v1 import ServiceAccount
 from pilotage.api.meta_v1 import ObjectMeta
 from pilotage.api.status import ApiError, is_already_exists
 from pilotage.apiserver import Config, run
+from pilotage.apiserver.certificates import Authority, write_kubeconfig
 from pilotage.client import Client
 from pilotage.kit.clock import SYSTEM_CLOCK, Clock
 from pilotage.kit.tasks import task_set
@@ -31,6 +32,20 @@ class ApiServer:
     kubeconfig_path: Path  # the administrator's
     data_dir: Path
     url: str
+
+    def kubeconfig_of(self, user: str, *groups: str) -> Path:
+        """A kubeconfig of somebody else, by certificate: with no more rights than that user has."""
+        authority = Authority.load_or_create(self.data_dir / "pki")
+        pair = authority.issue_client(user, groups)
+        path = self.data_dir / f"{user.replace(':', '-')}.kubeconfig"
+        write_kubeconfig(
+            path,
+            server=self.url,
+            ca_pem=authority.certificate_pem,
+            certificate_pem=pair.certificate_pem,
+            key_pem=pair.key_pem,
+        )
+        return path
 
 
 @asynccontextmanager

@@ -1,6 +1,5 @@
 """Who one is on the wire, and what that allows."""
 
-import asyncio
 import base64
 from pathlib import Path
 
@@ -9,24 +8,10 @@ import jwt
 import pytest
 
 from pilotage.api.status import ApiError
-from pilotage.apiserver.certificates import Authority, write_kubeconfig
+from pilotage.apiserver.certificates import write_kubeconfig
 from pilotage.client import Client, load_kubeconfig
 from pilotage.testing.cluster import api_server
 from pilotage.testing.wire import CONFIG_MAPS, PODS, Http, config_map, connected, pod
-
-
-async def kubeconfig_of(http: Http, path: Path, user: str, *groups: str) -> Path:
-    """A kubeconfig of a certificate user."""
-    authority = await asyncio.to_thread(Authority.load_or_create, http.server.data_dir / "pki")
-    pair = authority.issue_client(user, groups)
-    write_kubeconfig(
-        path,
-        server=http.server.url,
-        ca_pem=authority.certificate_pem,
-        certificate_pem=pair.certificate_pem,
-        key_pem=pair.key_pem,
-    )
-    return path
 
 
 async def status_as(http: Http, kubeconfig: Path, method: str, path: str) -> tuple[int, str]:
@@ -59,8 +44,8 @@ async def test_nobody_may_do_nothing(http: Http) -> None:
     assert (await status_as(http, path, "GET", PODS))[0] == 401
 
 
-async def test_roles_grant_what_they_say(http: Http, tmp_path: Path) -> None:
-    kubeconfig = await kubeconfig_of(http, tmp_path / "jane", "jane")
+async def test_roles_grant_what_they_say(http: Http) -> None:
+    kubeconfig = http.server.kubeconfig_of("jane")
     assert (await status_as(http, kubeconfig, "GET", CONFIG_MAPS))[0] == 403
     roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/default"
     rule = {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list"]}
@@ -76,8 +61,8 @@ async def test_roles_grant_what_they_say(http: Http, tmp_path: Path) -> None:
     assert (await status_as(http, kubeconfig, "GET", CONFIG_MAPS))[0] == 403
 
 
-async def test_discovery_and_health_are_open_to_those_who_are_somebody(http: Http, tmp_path: Path) -> None:
-    kubeconfig = await kubeconfig_of(http, tmp_path / "jane", "jane")
+async def test_discovery_and_health_are_open_to_those_who_are_somebody(http: Http) -> None:
+    kubeconfig = http.server.kubeconfig_of("jane")
     for path in ("/api", "/apis", "/openapi/v3", "/version"):
         assert (await status_as(http, kubeconfig, "GET", path))[0] == 200, path
     assert (await status_as(http, kubeconfig, "GET", "/metrics"))[0] == 403
@@ -131,7 +116,7 @@ async def test_a_restart_keeps_objects_identities_and_the_order_of_versions(tmp_
 async def test_the_typed_client_sees_the_same_errors(http: Http, tmp_path: Path) -> None:
     from pilotage.api.core_v1 import ConfigMap
 
-    async with Client.from_kubeconfig(await kubeconfig_of(http, tmp_path / "jane", "jane")) as client:
+    async with Client.from_kubeconfig(http.server.kubeconfig_of("jane")) as client:
         with pytest.raises(ApiError) as caught:
             await client.get(ConfigMap, "a", namespace="default")
     assert (caught.value.code, caught.value.reason) == (403, "Forbidden")

@@ -14,12 +14,11 @@ from pilotage.api.codec import encode
 from pilotage.api.core_v1 import Node, Pod
 from pilotage.api.meta_v1 import Object
 from pilotage.api.status import ApiError, is_not_found
-from pilotage.apiserver.certificates import Authority, write_kubeconfig
 from pilotage.client import Client, Informer, PatchType
 from pilotage.client.client import path_of
 from pilotage.controllers import Config, run
 from pilotage.kit.tasks import TaskSet, task_set
-from pilotage.testing.cluster import ApiServer, api_server
+from pilotage.testing.cluster import api_server
 
 DEADLINE_S = 10.0
 CA = "-----BEGIN CERTIFICATE-----\nthe cluster's\n-----END CERTIFICATE-----\n"
@@ -161,7 +160,10 @@ class Agents:
 
 @asynccontextmanager
 async def world_with(config: Config) -> AsyncIterator[World]:
-    async with api_server() as server, identity(server, "system:kube-controller-manager") as client:
+    async with (
+        api_server() as server,
+        Client.from_kubeconfig(server.kubeconfig_of("system:kube-controller-manager")) as client,
+    ):
         async with task_set() as tasks:  # the tasks end before their client does
             ready = asyncio.Event()
             tasks.start(run(config, client, on_ready=ready.set), name="controllers")
@@ -169,22 +171,6 @@ async def world_with(config: Config) -> AsyncIterator[World]:
                 await ready.wait()
             yield World(server.client, tasks, server.kubeconfig_path)
             tasks.cancel_all()
-
-
-def identity(server: ApiServer, user: str) -> Client:
-    """A client with no more rights than the component has in a cluster."""
-    authority = Authority.load_or_create(server.data_dir / "pki")
-    pair = authority.issue_client(user)
-    file = server.data_dir / "component.kubeconfig"
-    write_kubeconfig(
-        file,
-        server=server.url,
-        ca_pem=authority.certificate_pem,
-        certificate_pem=pair.certificate_pem,
-        key_pem=pair.key_pem,
-        user=user,
-    )
-    return Client.from_kubeconfig(file)
 
 
 @pytest.fixture

@@ -10,11 +10,10 @@ import pytest
 from pilotage.api.catalogue import by_api_version
 from pilotage.api.codec import encode
 from pilotage.api.core_v1 import Node, Pod
-from pilotage.apiserver.certificates import Authority, write_kubeconfig
 from pilotage.client import Client, Informer, PatchType
 from pilotage.kit.tasks import TaskSet, task_set
 from pilotage.scheduler import Config, run
-from pilotage.testing.cluster import ApiServer, api_server
+from pilotage.testing.cluster import api_server
 
 DEADLINE_S = 10.0
 
@@ -67,7 +66,7 @@ class World:
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    async with api_server() as server, identity(server, "system:kube-scheduler") as client:
+    async with api_server() as server, Client.from_kubeconfig(server.kubeconfig_of("system:kube-scheduler")) as client:
         async with task_set() as tasks:  # the tasks end before their client does
             ready = asyncio.Event()
             tasks.start(run(Config(), client, on_ready=ready.set), name="scheduler")
@@ -78,19 +77,3 @@ async def world() -> AsyncIterator[World]:
             await made.pods.wait_synced()
             yield made
             tasks.cancel_all()
-
-
-def identity(server: ApiServer, user: str) -> Client:
-    """A client with no more rights than the component has in a cluster."""
-    authority = Authority.load_or_create(server.data_dir / "pki")
-    pair = authority.issue_client(user)
-    file = server.data_dir / "component.kubeconfig"
-    write_kubeconfig(
-        file,
-        server=server.url,
-        ca_pem=authority.certificate_pem,
-        certificate_pem=pair.certificate_pem,
-        key_pem=pair.key_pem,
-        user=user,
-    )
-    return Client.from_kubeconfig(file)

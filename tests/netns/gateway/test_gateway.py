@@ -18,12 +18,11 @@ from pilotage.api.core_v1 import Event, Service
 from pilotage.api.discovery_v1 import EndpointSlice
 from pilotage.api.networking_v1 import Ingress
 from pilotage.api.status import ApiError, is_not_found
-from pilotage.apiserver.certificates import Authority, write_kubeconfig
 from pilotage.client import Client
 from pilotage.client.watermark import read_watermark
 from pilotage.gateway import Config, run
 from pilotage.kit.tasks import task_set
-from pilotage.testing.cluster import ApiServer, api_server
+from pilotage.testing.cluster import api_server
 
 DEADLINE_S = 20.0
 
@@ -65,23 +64,6 @@ async def gateway(client: Client, run_dir: Path) -> AsyncIterator[int]:
             yield await until(port)
 
 
-@asynccontextmanager
-async def own_client(api: ApiServer, directory: Path) -> AsyncIterator[Client]:
-    """A client with the gateway's own identity, so that a right it lacks shows."""
-    authority = Authority.load_or_create(api.data_dir / "pki")
-    pair = authority.issue_client("system:pilotage:gateway")
-    file = directory / "gateway.kubeconfig"
-    write_kubeconfig(
-        file,
-        server=api.url,
-        ca_pem=authority.certificate_pem,
-        certificate_pem=pair.certificate_pem,
-        key_pem=pair.key_pem,
-    )
-    async with Client.from_kubeconfig(file) as client:
-        yield client
-
-
 async def apply(client: Client, *manifests: str) -> None:
     for manifest in manifests:
         for text in manifest.split("\n---\n"):
@@ -104,7 +86,7 @@ async def test_from_objects_to_answers(tmp_path: Path, http_backend: Any, servic
     async with api_server() as api, http_backend("a") as port_a, http_backend("b") as port_b:
         async with (
             aiohttp.ClientSession() as http,
-            own_client(api, tmp_path) as own,
+            Client.from_kubeconfig(api.kubeconfig_of("system:pilotage:gateway")) as own,
             gateway(own, run_dir) as port,
         ):
             assert stat.S_IMODE(run_dir.stat().st_mode) == 0o700

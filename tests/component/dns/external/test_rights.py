@@ -18,7 +18,6 @@ from pilotage.api.meta_v1 import ObjectMeta
 from pilotage.api.networking_v1 import Ingress, IngressRule, IngressSpec
 from pilotage.api.status import ApiError
 from pilotage.apiserver.authorization import bootstrap_objects
-from pilotage.apiserver.certificates import Authority, write_kubeconfig
 from pilotage.client import Client
 from pilotage.dns.external import run
 from pilotage.kit.tasks import task_set
@@ -67,17 +66,8 @@ class Watched(Client):
             raise
 
 
-def client_as(api: ApiServer, user: str, file: Path) -> Watched:
-    authority = Authority.load_or_create(api.data_dir / "pki")
-    pair = authority.issue_client(user)
-    write_kubeconfig(
-        file,
-        server=api.url,
-        ca_pem=authority.certificate_pem,
-        certificate_pem=pair.certificate_pem,
-        key_pem=pair.key_pem,
-    )
-    client = Watched.from_kubeconfig(file)
+def client_as(api: ApiServer, user: str) -> Watched:
+    client = Watched.from_kubeconfig(api.kubeconfig_of(user))
     assert isinstance(client, Watched)
     client.note()
     return client
@@ -98,8 +88,8 @@ async def fill(api: ApiServer, made: Any, balance: Any) -> None:
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["streaming lists", "list and watch"])
-async def test_its_role_is_enough(old: bool, knot: Any, gateway_api: Any, balance: Any, tmp_path: Path) -> None:
-    async with api_server() as api, client_as(api, NAME, tmp_path / "kubeconfig") as client, task_set() as tasks:
+async def test_its_role_is_enough(old: bool, knot: Any, gateway_api: Any, balance: Any) -> None:
+    async with api_server() as api, client_as(api, NAME) as client, task_set() as tasks:
         client.old = old
         await fill(api, gateway_api(api.client), balance)
         tasks.start(run(knot.config(), client))
@@ -111,7 +101,7 @@ async def test_its_role_is_enough(old: bool, knot: Any, gateway_api: Any, balanc
 
 @pytest.mark.parametrize(("verb", "group", "resource"), RIGHTS)
 async def test_every_right_is_needed(
-    verb: str, group: str, resource: str, knot: Any, gateway_api: Any, balance: Any, tmp_path: Path, until: Any
+    verb: str, group: str, resource: str, knot: Any, gateway_api: Any, balance: Any, until: Any
 ) -> None:
     rules = [
         {"verbs": [one_verb], "apiGroups": [one_group], "resources": [one]}
@@ -121,7 +111,7 @@ async def test_every_right_is_needed(
     rbac = {"apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": "less"}}
     reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "less"}
     subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "less"}
-    async with api_server() as api, client_as(api, "less", tmp_path / "kubeconfig") as client, task_set() as tasks:
+    async with api_server() as api, client_as(api, "less") as client, task_set() as tasks:
         client.old = verb == "list"
         await api.client.apply({**rbac, "kind": "ClusterRole", "rules": rules}, field_manager="test")
         binding = {**rbac, "kind": "ClusterRoleBinding", "roleRef": reference, "subjects": [subject]}
