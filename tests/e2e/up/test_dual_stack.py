@@ -34,6 +34,8 @@ spec:
 """
 CONNECT = "import socket, sys; print(socket.create_connection((sys.argv[1], int(sys.argv[2])), 5).getpeername()[0])"
 RESOLVE = "import socket, sys; print(*sorted({i[4][0] for i in socket.getaddrinfo(sys.argv[1], 80)}))"
+NAMESERVERS = "print(*(line for line in open('/etc/resolv.conf') if line.startswith('nameserver')), sep='')"
+NAME = "web.default.svc.cluster.local"
 
 
 def families(addresses: list[str]) -> list[int]:
@@ -71,6 +73,13 @@ def test_pods_reach_each_other_and_services_by_either_family(home: Home) -> None
     cluster_ips: list[str] = service["spec"]["clusterIPs"]  # type: ignore[index]
     assert families(cluster_ips) == [4, 6]
     assert from_pod(one, RESOLVE, "web") == " ".join(sorted(cluster_ips))
+    (dns,) = get("service", "kube-dns", "-n", "kube-system")
+    asked: list[str] = dns["spec"]["clusterIPs"]  # type: ignore[index]
+    assert families(asked) == [4, 6]
+    assert [line.split()[1] for line in from_pod(one, NAMESERVERS).splitlines()] == asked
+    for server in asked:
+        answer = home.kubectl("dual", "exec", one, "--", "dig", "+short", f"@{server}", NAME, "AAAA").strip()
+        assert answer == cluster_ips[1]
     for address in cluster_ips:
         assert from_pod(one, CONNECT, address, "80") == address
         reached = home.run("shell", "--name", "dual", "--", "python3", "-c", CONNECT, address, "80")

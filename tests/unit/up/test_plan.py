@@ -40,6 +40,7 @@ def test_a_second_family_is_numbered_like_the_first() -> None:
     ]
     assert plan.pod_cidrs == ("10.244.0.0/16", "fd00:10:244::/56")
     assert plan.service_cidrs == ("10.96.0.0/16", "fd00:10:96::/112")
+    assert plan.dns_services == ("10.96.0.10", "fd00:10:96::a")
     assert plan.load_balancer_cidrs == ("10.89.200.0/24", "fd00:10:89::200:0/112")
     first = fabric_routes(make_plan(ClusterConfig()))
     assert fabric_routes(plan) == (

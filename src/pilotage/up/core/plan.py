@@ -36,6 +36,10 @@ class NodePlan:
     def name(self) -> str:
         return self.config.name
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return (self.address, self.second_address) if self.second_address else (self.address,)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecondFamily:
@@ -46,6 +50,7 @@ class SecondFamily:
     pod_cidr: str
     service_cidr: str
     load_balancer_cidr: str
+    dns_service: str
 
     @property
     def prefix_length(self) -> int:
@@ -74,6 +79,10 @@ class Plan:
     @property
     def service_cidrs(self) -> tuple[str, ...]:
         return (self.service_cidr, self.second.service_cidr) if self.second else (self.service_cidr,)
+
+    @property
+    def dns_services(self) -> tuple[str, ...]:
+        return (self.dns_service, self.second.dns_service) if self.second else (self.dns_service,)
 
     @property
     def load_balancer_cidrs(self) -> tuple[str, ...]:
@@ -130,13 +139,14 @@ def make_plan(config: ClusterConfig) -> Plan:
 
 
 def _second_family(networks: IPv6Networks) -> SecondFamily:
-    underlay = ipaddress.IPv6Network(networks.underlay)
+    underlay, services = ipaddress.IPv6Network(networks.underlay), ipaddress.IPv6Network(networks.services)
     return SecondFamily(
         underlay=str(underlay),
         address=str(underlay[1]),
         pod_cidr=str(ipaddress.IPv6Network(networks.pods)),
-        service_cidr=str(ipaddress.IPv6Network(networks.services)),
+        service_cidr=str(services),
         load_balancer_cidr=networks.load_balancers,
+        dns_service=str(services[_DNS_SERVICE]),
     )
 
 

@@ -23,7 +23,7 @@ async def serve(launch: Launch) -> None:
         pod_cidr=node.pod_cidr,
         second_node_ip=node.second_address,
         second_pod_cidr=node.second_pod_cidr,
-        cluster_dns=(plan.dns_service,),
+        cluster_dns=plan.dns_services,
         cluster_domain=plan.domain,
         cluster_cidr=plan.pod_cidr,
         data_dir=layout.data / "nodes" / node.name,

@@ -42,6 +42,8 @@ def cluster_objects(plan: Plan) -> tuple[dict[str, Any], ...]:
         },
         "spec": {
             "clusterIP": plan.dns_service,
+            "clusterIPs": list(plan.dns_services),
+            "ipFamilyPolicy": "RequireDualStack" if plan.second else "SingleStack",
             "internalTrafficPolicy": "Local",
             "ports": [
                 {"name": "dns", "port": 53, "protocol": "UDP"},

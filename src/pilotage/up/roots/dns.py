@@ -1,4 +1,4 @@
-"""The DNS server of one node, on the node's own address; the proxy leads the cluster's DNS address here."""
+"""The DNS server of one node, on the node's own addresses; the proxy leads the cluster's DNS address here."""
 
 from pilotage.client import Client
 from pilotage.dns import Config, run
@@ -9,7 +9,7 @@ async def serve(launch: Launch) -> None:
     """Answer this node's questions until cancelled."""
     node, plan = launch.node, launch.plan
     config = Config(
-        listen=(f"{node.address}:53",),
+        listen=tuple(f"[{address}]:53" if ":" in address else f"{address}:53" for address in node.addresses),
         zone=plan.domain,
         reverse_cidrs=(*plan.service_cidrs, *plan.pod_cidrs),
         upstreams=launch.config.dns_upstreams,
