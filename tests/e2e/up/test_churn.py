@@ -1,0 +1,180 @@
+"""A container that crashes again and again behind a Service of a whole cluster: what is read, written and connected to.
+
+Connections are proven, not slept upon: once the node's proxy has published the version of the write that took the pod
+away, no connection begun later may meet it, until a later write gives it back.
+"""
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from tests.e2e.up.conftest import PILOTAGE, Home
+
+from pilotage.api.coordination_v1 import Lease
+from pilotage.api.discovery_v1 import EndpointSlice
+from pilotage.client import Client
+from pilotage.client.watermark import read_watermark
+from pilotage.kit.tasks import task_set
+
+pytestmark = pytest.mark.timeout(240)
+
+SERVICE = """
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8000}]}
+"""
+# Serves its name; the flapping one ends after three seconds, from its fourth life on after eight.
+PROGRAM = """
+import os, pathlib, socket, sys, threading
+name, ends = sys.argv[1:]
+lives = pathlib.Path("/lives/count")
+count = int(lives.read_text()) + 1 if lives.exists() else 1
+lives.write_text(str(count))
+if ends:
+    threading.Timer(3 if count < 4 else 8, os._exit, (1,)).start()
+server = socket.create_server(("", 8000), backlog=256)
+while True:
+    with server.accept()[0] as connection:
+        connection.sendall(name.encode())
+"""
+# One connection after the other: when it began, when it ended, who answered.
+CLIENT = """
+import socket, sys, time
+while True:
+    began = time.time()
+    try:
+        with socket.create_connection((sys.argv[1], 80), timeout=3) as connection:
+            answer = connection.recv(100).decode()
+    except OSError as error:
+        answer = repr(error)
+    print(began, time.time(), answer, flush=True)
+    time.sleep(0.01)
+"""
+WRITES_A_LIFE = 2  # one gives the endpoint, waiting or not, one takes it away
+WRITES_MORE = 4  # two pods that come up, and the end of a wait
+
+
+def pod(name: str, ends: str) -> dict[str, object]:
+    container = {
+        "name": "c",
+        "image": "localhost/host",
+        "command": ["python3", "-c", PROGRAM, name, ends],
+        "volumeMounts": [{"name": "lives", "mountPath": "/lives"}],
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": "web"}},
+        "spec": {"containers": [container], "volumes": [{"name": "lives", "emptyDir": {}}]},
+    }
+
+
+@dataclass
+class Observed:
+    """What was seen of the API, with the moments it was seen at."""
+
+    writes: list[tuple[float, EndpointSlice]] = field(default_factory=list)
+    applied: list[tuple[float, int]] = field(default_factory=list)  # by the proxy of n1
+
+    def given(self, address: str) -> list[bool]:
+        """Whether each write gave the address traffic."""
+        return [any(address in one.addresses and one.is_ready for one in slice.endpoints) for _, slice in self.writes]
+
+    def without(self, address: str) -> Iterator[tuple[float, float]]:
+        """From when until when no connection may meet `address`, for certain."""
+        given = self.given(address)
+        for at, (_, written) in enumerate(self.writes):
+            if given[at] or not any(given[:at]):
+                continue
+            goal = written.metadata.version_number
+            since = next((when for when, reached in self.applied if reached >= goal), float("inf"))
+            # Given back somewhat before we saw it.
+            ever = float("inf")
+            until = next((when for (when, _), gives in zip(self.writes[at:], given[at:], strict=True) if gives), ever)
+            if since < until - 0.5:
+                yield since, until - 0.5
+
+
+async def observe(client: Client, seen: Observed) -> None:
+    async def slices() -> None:
+        selector = "kubernetes.io/service-name=web"
+        async for event in client.watch(EndpointSlice, namespace="default", label_selector=selector):
+            if event.type in ("ADDED", "MODIFIED"):
+                seen.writes.append((time.time(), event.object))
+
+    async def watermarks() -> None:
+        async for event in client.watch(Lease, namespace="kube-system"):
+            if event.object.metadata.name == "watermark-proxy-n1":
+                seen.applied.append((time.time(), read_watermark(event.object)))
+
+    async with task_set() as tasks:
+        tasks.start(slices(), name="slices")
+        tasks.start(watermarks(), name="watermarks")
+        await asyncio.Event().wait()
+
+
+@contextlib.contextmanager
+def connecting(home: Home, address: str) -> Iterator[subprocess.Popen[str]]:
+    words = ("shell", "--name", "churn", "--node", "n1", "--", "python3", "-u", "-c", CLIENT, address)
+    with (home.path / "connections").open("w") as file:
+        process = subprocess.Popen(
+            [PILOTAGE, *words], env=home.environment, stdout=file, stderr=subprocess.DEVNULL, cwd=home.path
+        )
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+async def test_a_crash_loop_is_damped_as_written_and_meets_no_connection(home: Home) -> None:
+    home.up("churn", "--nodes", "1")
+    home.kubectl("churn", "apply", "-f", "-", stdin=SERVICE)
+    home.kubectl("churn", "apply", "-f", "-", stdin=json.dumps(pod("steady", "")))
+    home.kubectl("churn", "wait", "pod/steady", "--for=condition=Ready", "--timeout=60s")
+    vip = home.kubectl("churn", "get", "service", "web", "-o", "jsonpath={.spec.clusterIP}")
+
+    def flapping() -> dict[str, object]:
+        found: dict[str, object] = json.loads(home.kubectl("churn", "get", "pod", "flapping", "-o", "json"))["status"]
+        return found
+
+    seen = Observed()
+    async with Client.from_kubeconfig(home.layout("churn").kubeconfig) as client, task_set() as tasks:
+        tasks.start(observe(client, seen), name="observe")
+        with connecting(home, vip):
+            home.kubectl("churn", "apply", "-f", "-", stdin=json.dumps(pod("flapping", "x")))
+            async with asyncio.timeout(150):
+                while not any("pilotage.dev/held-back" in one.metadata.annotations for _, one in seen.writes):
+                    await asyncio.sleep(0.05)
+                held = len(seen.writes) - 1
+                while len(seen.writes) <= held + 1:  # until it crashed while it waited
+                    await asyncio.sleep(0.05)
+            events = await asyncio.to_thread(home.kubectl, "churn", "describe", "service", "web")
+            status = await asyncio.to_thread(flapping)
+    address = str(status["podIP"])
+    restarts = status["containerStatuses"][0]["restartCount"]
+    attempts = [line.split(" ", 2) for line in (home.path / "connections").read_text().splitlines()]
+    answers = [(float(began), float(ended), answer) for began, ended, answer in attempts]
+
+    waiting = seen.writes[held][1]
+    rule = "stopped being ready 3 times in 30 min, must stay ready 10 s"
+    assert waiting.metadata.annotations["pilotage.dev/held-back"] == f"{address} {rule}"
+    (endpoint,) = [one for one in waiting.endpoints if address in one.addresses]
+    assert (endpoint.is_ready, endpoint.is_serving) == (False, True)
+    assert "EndpointHeldBack" in events
+    assert rule in events
+    assert len(seen.writes) <= WRITES_A_LIFE * (restarts + 1) + WRITES_MORE, [s.endpoints for _, s in seen.writes]
+
+    gaps = list(seen.without(address))
+    assert len(gaps) >= 2, "after a crash, and while it waits"
+    names = {answer for _, _, answer in answers}
+    assert {"steady", "flapping"} <= names, "it had traffic while nobody knew better"
+    for since, until in gaps:
+        met = [answer for began, ended, answer in answers if since <= began and ended <= until]
+        assert set(met) == {"steady"}, (since, until)
