@@ -6,7 +6,7 @@ Invariants: one transaction is one revision; revisions only grow and are never r
 acknowledged only once durable and is on every watch before its caller wakes; what is in memory is bounded except the
 index of keys.
 Reading order: `backend` (the contract), `ledger` (who may write), `history` (who is told), `memory`, `sqlite`,
-`etcd`; `copies` for administrators.
+`etcd` (by `etcd_gateway`); `copies` for administrators.
 Specifications: the data model of etcd v3 (https://etcd.io/docs/v3.5/learning/data_model/), SQLite's WAL
 (https://sqlite.org/wal.html).
 """
