@@ -258,6 +258,11 @@ def endpoint() -> Iterator[None]:
     cleanup()
 
 
+# Between connections: all go to one address and port, and a port of the client's own that comes round again within a
+# minute may find its last connection still remembered.
+_PACE_S = 0.005
+
+
 class Clients(threading.Thread):
     """Connects to the cluster IP again and again; `failed` says how often in vain."""
 
@@ -274,6 +279,7 @@ class Clients(threading.Thread):
                         self.made += 1
                 except OSError:
                     self.failed += 1
+                self.ended.wait(_PACE_S)
 
 
 def pilotage(*words: str) -> list[str]:
