@@ -4,6 +4,7 @@ Apart because what a thread has given up it does not get back: such work needs a
 elsewhere namespaces belong to processes (setns(2), unshare(2)).
 """
 
+import asyncio
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -28,3 +29,31 @@ def on_own_thread(function: Callable[[], T], *, name: str) -> T:
     if failure:
         raise failure[0]
     return outcome[0]
+
+
+async def await_on_own_thread(function: Callable[[], T], *, name: str) -> T:
+    """As `on_own_thread`, while the event loop goes on.
+
+    When cancelled the thread still runs to its end; what it returns or raises is lost.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def succeed(value: T) -> None:
+        if not done.done():
+            done.set_result(value)
+
+    def fail(error: BaseException) -> None:
+        if not done.done():
+            done.set_exception(error)
+
+    def work() -> None:
+        try:
+            value = function()
+        except BaseException as error:
+            loop.call_soon_threadsafe(fail, error)
+        else:
+            loop.call_soon_threadsafe(succeed, value)
+
+    threading.Thread(target=work, name=name).start()
+    return await done

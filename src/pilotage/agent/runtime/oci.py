@@ -11,14 +11,12 @@ Layout: `containers/<id>/` holds config.json, pid files and conmon's sockets, `e
 
 import asyncio
 import contextlib
-import errno
 import json
 import os
 import re
 import shutil
 import signal as signals
 import socket
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,13 +27,13 @@ from pilotage.agent import processes
 from pilotage.agent.inotify import DirectoryWatch
 from pilotage.agent.runtime import ContainerExit, ContainerSpec, ExecSession, FoundContainer, RuntimeFailure
 from pilotage.agent.runtime.cgroup import ControlGroups
+from pilotage.agent.runtime.conmon import Conmon, reopen_log
 from pilotage.agent.runtime.session import AttachSession, ProcessSession, log_of, settle
 from pilotage.kit.clock import SYSTEM_CLOCK, Clock
+from pilotage.kit.threads import await_on_own_thread
 from pilotage.network.namespaces import CLONE_NEWIPC, CLONE_NEWUTS, MS_BIND, mount, unmount, unshare
 
 COMMAND_TIMEOUT_S = 60.0  # far above any runc command on a loaded machine; a hung one must not hang the pod for ever
-REOPEN_TIMEOUT_S = 2.0  # conmon opens a log within a millisecond, unless it is stopped
-
 MONITOR_END_S = 5.0  # conmon ends within milliseconds of its container
 
 # Of linux.resources: what a resize may change.
@@ -74,7 +72,7 @@ class OCIRuntime:
         self._root = run_dir / "runtime"
         self._cgroups = cgroups
         self._binary = (shutil.which(binary) if binary else shutil.which("runc") or shutil.which("crun")) or "runc"
-        self._conmon = shutil.which(conmon) or conmon
+        self._conmon = Conmon(shutil.which(conmon) or conmon, runtime=self._binary, root=self._root, exits=self._exits)
         self._clock = clock
         self._callbacks: list[Callable[[ContainerExit], None]] = []
         # Starting is bound by the processor: more at once than it has cores only makes every one of them late.
@@ -140,7 +138,7 @@ class OCIRuntime:
             for name in ("ipc", "uts"):
                 mount(f"/proc/thread-self/ns/{name}", str(directory / name), "", MS_BIND)
 
-        await _on_fresh_thread(make)
+        await await_on_own_thread(make, name="sandbox")
         if holder is not None:
             await self._open_holder(uid, holder)
 
@@ -207,46 +205,21 @@ class OCIRuntime:
         directory.mkdir(mode=0o700)
         spec.log_path.parent.mkdir(parents=True, exist_ok=True)
         (directory / "config.json").write_bytes(msgspec.json.encode(spec.document))
-        arguments = [
-            self._conmon, "--cid", spec.container_id, "--cuuid", spec.container_id, "--name", spec.container_id,
-            "--bundle", str(directory), "--persist-dir", str(directory), "--exit-dir", str(self._exits),
-            "--runtime", self._binary, "--runtime-arg", "--root", "--runtime-arg", str(self._root),
-            "--container-pidfile", str(directory / "pid"), "--conmon-pidfile", str(directory / "conmon.pid"),
-            "--log-path", f"k8s-file:{spec.log_path}", "--full-attach",
-            *(["--terminal"] if spec.document["process"]["terminal"] else []),
-            *(["--stdin"] if spec.stdin else []),
-            *(["--leave-stdin-open"] if spec.stdin and not spec.stdin_once else []),
-        ]  # fmt: skip
-        read_end, write_end = os.pipe()
         try:
-            environment = os.environ | {"_OCI_SYNCPIPE": str(write_end)}
-            reply = _PipeReader(read_end)
-            try:
-                completed = await processes.run(
-                    arguments,
-                    timeout_s=COMMAND_TIMEOUT_S,
-                    pass_fds=(write_end,),
-                    environment=environment,
-                    capture=False,
-                    directory=directory,  # it leaves a file `oom` where it runs
-                )
-            finally:
-                os.close(write_end)
-            answer = await reply.line(COMMAND_TIMEOUT_S)
+            answer = await self._conmon.create(spec, directory)
         except (TimeoutError, OSError) as error:
             await self.remove(spec.container_id)
             raise RuntimeFailure(f"conmon gave no answer: {error or 'timed out'}") from error
-        pid, message = _parse_reply(answer)
-        if pid <= 0:
+        if answer.pid <= 0:
             await self.remove(spec.container_id)
-            raise RuntimeFailure(message or completed.error_text())
+            raise RuntimeFailure(_readable(answer.message) or f"exit code {answer.exit_code}")
         conmon_pid = int((directory / "conmon.pid").read_text())
         self._write_record(
             spec.container_id,
             _Record(
                 pod_uid=_pod_uid(spec.document),
-                pid=pid,
-                pid_start=_start_time(pid) or 0,
+                pid=answer.pid,
+                pid_start=_start_time(answer.pid) or 0,
                 conmon_pid=conmon_pid,
                 conmon_start=_start_time(conmon_pid) or 0,
                 log_path=str(spec.log_path),
@@ -298,7 +271,7 @@ class OCIRuntime:
         record = self._read_record(container_id)
         if record is None or not record.log_path or not _is_alive(record.conmon_pid, record.conmon_start):
             return
-        await asyncio.to_thread(_reopen_log, self._containers / container_id / "ctl", Path(record.log_path))
+        await asyncio.to_thread(reopen_log, self._containers / container_id / "ctl", Path(record.log_path))
 
     async def remove(self, container_id: str) -> None:
         directory = self._containers / container_id
@@ -414,27 +387,6 @@ def _pod_uid(document: dict[str, Any]) -> str:
     return Path(document["linux"].get("cgroupsPath", "")).parent.name.removeprefix("pod")
 
 
-def _reopen_log(control: Path, log: Path) -> None:
-    with contextlib.suppress(OSError):
-        fd = os.open(control, os.O_WRONLY | os.O_NONBLOCK)  # an error, not a wait, when its reader has gone
-        try:
-            os.write(fd, b"2 0 0\n")  # conmon's ctr_logging.c: reopen the log
-        finally:
-            os.close(fd)
-    deadline = time.monotonic() + REOPEN_TIMEOUT_S
-    while not log.exists() and time.monotonic() < deadline:
-        time.sleep(0.005)
-
-
-def _parse_reply(line: bytes) -> tuple[int, str]:
-    """conmon's answer: the pid, or -1 and why."""
-    try:
-        reply = json.loads(line)
-        return int(reply["pid"]), _readable(str(reply.get("message", "")))
-    except (ValueError, KeyError, TypeError):
-        return -1, ""
-
-
 def _readable(text: str) -> str:
     """runc's log lines → the sentence of the last one, bounded."""
     messages = _MESSAGE.findall(text)
@@ -480,64 +432,3 @@ def _is_namespace(path: Path) -> bool:
         return os.stat(path).st_dev == os.stat("/proc/self/ns/net").st_dev
     except OSError:
         return False
-
-
-async def _on_fresh_thread(function: Callable[[], None]) -> None:
-    """Run `function` on a thread that ends with it."""
-    import threading
-
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-
-    def settle(error: BaseException | None) -> None:
-        if done.done():
-            return
-        if error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(error)
-
-    def work() -> None:
-        error: BaseException | None = None
-        try:
-            function()
-        except BaseException as caught:
-            error = caught
-        loop.call_soon_threadsafe(settle, error)
-
-    threading.Thread(target=work, name="sandbox").start()
-    await done
-
-
-class _PipeReader:
-    """The first line from a pipe, without a thread."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._data = b""
-        os.set_blocking(fd, False)
-
-    async def line(self, timeout_s: float) -> bytes:
-        """Up to the first newline or the end; closes the pipe."""
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(timeout_s):
-                while b"\n" not in self._data:
-                    try:
-                        chunk = os.read(self._fd, 65536)
-                    except OSError as error:
-                        if error.errno != errno.EAGAIN:
-                            raise
-                        readable: asyncio.Future[None] = loop.create_future()
-                        loop.add_reader(self._fd, settle, readable)
-                        try:
-                            await readable
-                        finally:
-                            loop.remove_reader(self._fd)
-                        continue
-                    if not chunk:
-                        break
-                    self._data += chunk
-        finally:
-            os.close(self._fd)
-        return self._data
