@@ -15,7 +15,7 @@ import msgspec
 
 from pilotage.agent import log_rotation, metrics
 from pilotage.agent.checks import Outcome
-from pilotage.agent.container_setup import TERMINATION_MESSAGE_BYTES_MAX, PodContext
+from pilotage.agent.container_setup import TERMINATION_MESSAGE_BYTES_MAX
 from pilotage.agent.core import actions, log_format, oci, pod_spec, resize
 from pilotage.agent.core.state import (
     ContainerCondemned,
@@ -31,6 +31,7 @@ from pilotage.agent.core.state import (
 from pilotage.agent.errors import StartRefused
 from pilotage.agent.images import Image
 from pilotage.agent.runtime import ContainerExit, ContainerSpec, RuntimeFailure
+from pilotage.agent.sandbox import Sandbox
 from pilotage.agent.services import NodeServices
 from pilotage.api.core_v1 import Container, EphemeralContainer, LifecycleHandler, Pod
 from pilotage.kit.errors import PilotageError
@@ -66,10 +67,6 @@ class Owner(Protocol):
 
     def tell(self, type_: str, reason: str, message: str, container: str = "") -> None: ...
 
-    def context(self, pod_ips: tuple[str, ...]) -> PodContext: ...
-
-    def sandbox_stands(self) -> bool: ...
-
     def new_id(self, name: str, attempt: int) -> str: ...
 
     def log_path_of(self, name: str, attempt: int) -> Path: ...
@@ -78,8 +75,9 @@ class Owner(Protocol):
 class Containers:
     """Of one pod, by container id."""
 
-    def __init__(self, owner: Owner, node: NodeServices) -> None:
+    def __init__(self, owner: Owner, sandbox: Sandbox, node: NodeServices) -> None:
         self._owner = owner
+        self._sandbox = sandbox
         self._node = node
         self._in_start: set[str] = set()  # ids whose start has not been reported yet
         self._names: dict[str, str] = {}  # id → name, from its start until it is cleared away
@@ -124,13 +122,13 @@ class Containers:
         try:
             if self._take_up(container, container_id):
                 return
-            if not self._owner.sandbox_stands():
+            if not self._sandbox.stands():
                 self._owner.post(SandboxLost(at=self._owner.now()))
                 return
             image = await self._node.images.image(self._owner.pod, container, tell)
             self._images[name] = image
             prepared = await self._node.setup.prepare(
-                self._owner.context(self._owner.state.pod_ips),
+                self._sandbox.context(self._owner.state.pod_ips),
                 container,
                 container_id,
                 image,

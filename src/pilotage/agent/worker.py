@@ -13,9 +13,8 @@ from typing import assert_never
 
 import msgspec
 
-from pilotage.agent.container_setup import PodContext, holder_id, write_pod_files
 from pilotage.agent.containers import Containers
-from pilotage.agent.core import actions, lifecycle, pod_spec, reception, resize, resolver
+from pilotage.agent.core import actions, lifecycle, pod_spec, reception, resize
 from pilotage.agent.core.container import ContainerPhase
 from pilotage.agent.core.state import (
     ContainerCondemned,
@@ -27,10 +26,7 @@ from pilotage.agent.core.state import (
     PodMustEnd,
     PodState,
     ResizeJudged,
-    SandboxFailed,
     SandboxLost,
-    SandboxReady,
-    SandboxRemoved,
     VolumesFailed,
     VolumesMounted,
 )
@@ -38,12 +34,12 @@ from pilotage.agent.errors import MountFailure
 from pilotage.agent.prober import probe_container
 from pilotage.agent.publisher import StatusPublisher
 from pilotage.agent.runtime import ContainerExit
+from pilotage.agent.sandbox import Sandbox
 from pilotage.agent.services import NodeServices
 from pilotage.api.core_v1 import ObjectReference, Pod
 from pilotage.api.status import ApiError, is_conflict, is_not_found
 from pilotage.client import ConnectionFailed
 from pilotage.kit.backoff import Backoff
-from pilotage.kit.errors import PilotageError
 from pilotage.kit.tasks import TaskSet, task_set
 from pilotage.telemetry import get_logger
 
@@ -68,7 +64,8 @@ class PodWorker:
         self._recovering = False
         self._clearing = False  # the pod's directory is going: nothing may be written to it any more
         self._events: list[Event] = []
-        self._containers = Containers(self, node)
+        self._sandbox = Sandbox(self, node)
+        self._containers = Containers(self, self._sandbox, node)
         self._publisher = StatusPublisher(node, is_wanted=self._is_shown)
         self._wake = asyncio.Event()
         self._finished = asyncio.Event()
@@ -239,7 +236,7 @@ class PodWorker:
             state = replace(state, volumes="absent")
         state = replace(state, deletion_told=False)
         self._state = state
-        if not self._sandbox_stands(state):
+        if not self._sandbox.restore(state):
             self.post(SandboxLost(at=self.now()))
             self._containers.dead.extend(record.container_id for record in state.records if record.is_running)
             return
@@ -264,18 +261,6 @@ class PodWorker:
                         at=self.now(),
                     )
                 )
-
-    def _sandbox_stands(self, state: PodState) -> bool:
-        if state.sandbox != "ready":
-            return True
-        if not self._node.runtime.sandbox_namespaces(self.uid):
-            return False
-        if self.pod.spec.host_network:
-            return True
-        if not state.pod_ips or not self._node.network.restore(self.uid, *state.pod_ips):
-            return False
-        self._node.host_ports.publish(self.pod, state.pod_ips[0])
-        return True
 
     # ── the loop ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -398,7 +383,7 @@ class PodWorker:
             case actions.MountVolumes():
                 tasks.start(self._mount_volumes())
             case actions.CreateSandbox():
-                tasks.start(self._create_sandbox())
+                tasks.start(self._sandbox.create())
             case actions.StartContainer():
                 tasks.start(self._containers.start(action), key=("start", action.name))
             case actions.StopContainer():
@@ -438,52 +423,11 @@ class PodWorker:
         # One more look once this task is no longer counted as running.
         asyncio.get_running_loop().call_soon(self._wake.set)
 
-    async def _create_sandbox(self) -> None:
-        node, pod = self._node, self.pod
-        try:
-            name = resolver.kernel_hostname(pod, node.cluster_domain)
-            node.open_groups(self.allocated)
-            holder = node.setup.process_holder(self.uid) if pod.spec.share_process_namespace else None
-            await node.runtime.open_sandbox(self.uid, name, holder=holder)
-            if not pod.spec.host_network:
-                await node.network.attach(self.uid)
-            ips = node.node_ips if pod.spec.host_network else node.network.addresses(self.uid)
-            node.host_ports.publish(pod, ips[0])
-            wanted = resolver.wanted(
-                pod,
-                cluster_dns=node.cluster_dns,
-                cluster_domain=node.cluster_domain,
-                node=node.node_resolver(),
-            )
-            resolv_conf = resolver.bounded(wanted)
-            for message in resolver.omissions(wanted, resolv_conf):
-                self.tell("Warning", "DNSConfigForming", message)
-            write_pod_files(
-                self.context(ips), node.mounts, resolv_conf=resolv_conf.render(), cluster_domain=node.cluster_domain
-            )
-        except (PilotageError, OSError) as error:
-            message = f"Failed to create pod sandbox: {error}"
-            self.tell("Warning", "FailedCreatePodSandBox", message)
-            self.post(SandboxFailed(message=message, at=self.now()))
-        else:
-            self.post(SandboxReady(pod_ips=ips))
-
     async def _remove_sandbox(self) -> None:
-        node = self._node
         for record in self._state.records:
             if record.container_id:
                 await self._containers.remove(record.container_id)
-        node.host_ports.withdraw(self.pod)
-        if not self.pod.spec.host_network:
-            await node.network.detach(self.uid)
-        await asyncio.to_thread(node.volumes.unmount, self.uid)
-        node.mounts.detach(self._shared_memory)
-        with contextlib.suppress(OSError):
-            self._shared_memory.rmdir()
-        await node.runtime.close_sandbox(self.uid)
-        node.roots.remove(holder_id(self.uid))
-        node.references.release(self.uid)
-        self.post(SandboxRemoved())
+        await self._sandbox.remove()
 
     async def _confirm_deletion(self) -> None:
         """Last status first, then the object, then what is left on disk."""
@@ -519,27 +463,8 @@ class PodWorker:
         return self._node.memory.directory(self.uid)
 
     @property
-    def _shared_memory(self) -> Path:
-        return self._node.run_dir / "shm" / self.uid
-
-    @property
     def pod_ip(self) -> str:
         return self._state.pod_ips[0] if self._state.pod_ips else ""
-
-    def context(self, pod_ips: tuple[str, ...]) -> PodContext:
-        own_network = not self.pod.spec.host_network
-        return PodContext(
-            pod=self.allocated,
-            pod_ips=pod_ips,
-            network_namespace=str(self._node.network.path(self.uid)) if own_network else "",
-            sandbox_namespaces=self._node.runtime.sandbox_namespaces(self.uid),
-            directory=self.directory,
-            shared_memory=self._shared_memory,
-        )
-
-    def sandbox_stands(self) -> bool:
-        """Whether containers can be started in it: somebody may have killed what holds its namespaces."""
-        return bool(self._node.runtime.sandbox_namespaces(self.uid))
 
     def new_id(self, name: str, attempt: int) -> str:
         """Derived, not random: an agent that died in the middle of a start finds the container it was starting."""
