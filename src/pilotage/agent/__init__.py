@@ -7,8 +7,8 @@ status, leases, events; logs and exec on the Agent API.
 Invariants: no container is started twice or lost across a kill of the agent; restart counts never fall; a finished pod
 starts nothing; no container sees the cluster's keys; nothing of a pod is left when it is gone.
 Reading order: `core` (the pod state machine), `worker` (one pod's shell), `sandbox`, `containers`, `container_setup`,
-`runtime`, `agent`; for what all pods share `housekeeping` (eviction, images, logs, control groups) and `meter`; for
-streams `server`, `remote`, `port_forward`, `spdy_session`.
+`runtime`, `pod_workers` (all pods of the node), `agent`; for what pods share `housekeeping` (eviction, images, logs,
+control groups) and `meter`; for streams `server`, `remote`, `port_forward`, `spdy_session`.
 Specifications: Kubernetes "Pod Lifecycle", "Nodes", "Volumes"; OCI runtime and image specifications; CRI log format;
 KEP-277, KEP-753, KEP-589, KEP-580, KEP-1205, KEP-1287, KEP-2254, KEP-2570, KEP-2712, KEP-2727, KEP-2837,
 KEP-4006, KEP-4603.
