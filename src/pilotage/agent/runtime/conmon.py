@@ -61,6 +61,9 @@ class Conmon:
                 capture=False,
                 directory=directory,  # it leaves a file `oom` where it runs
             )
+        except BaseException:
+            os.close(read_end)
+            raise
         finally:
             os.close(write_end)
         pid, message = _parse(await _first_line(read_end, ANSWER_TIMEOUT_S))
