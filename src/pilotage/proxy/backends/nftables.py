@@ -232,8 +232,13 @@ class NftablesBackend:
     @_refusals()
     def cleanup(self) -> None:
         for family in ("ip", "ip6"):
-            if self._nft.has_table(table(family)):
-                self._commit(DeleteTable(table(family)))
+            own = table(family)
+            if self._nft.has_table(own):
+                # First what packets enter by: one that is on its way while all goes at once may find the maps empty
+                # before the rules and sets are (seen on Linux 6.18), and be refused though another backend serves it.
+                entries = {chain.name for chain in static_chains(family, self._surroundings) if chain.hook is not None}
+                self._commit(*(DeleteChain(own, name) for name in sorted(entries & self._nft.chains(own))))
+                self._commit(DeleteTable(own))
 
     def close(self) -> None:
         self._nft.close()
