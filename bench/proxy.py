@@ -33,6 +33,7 @@ from bench.proxy_world import (
     plumb,
     point,
     point_probe,
+    prepare_node,
     proxy,
     until_reached,
 )
@@ -48,7 +49,7 @@ ENDPOINTS = 10
 STARTS = 1 if QUICK else 3
 CHANGES = 100 if QUICK else 300
 SUSTAINED_S, SUSTAINED_RATE, SUSTAINED_WRITERS = (4 if QUICK else 10), 1000, 16
-ROUNDS, CONNECTS = (6 if QUICK else 20), 500
+ROUNDS, CONNECTS = (6 if QUICK else 60), 500
 PEER_SERVICES = 2_000 // SCALE
 
 
@@ -286,7 +287,7 @@ class _PlainNode:
     """Another node, whose only rule was written by hand, with the same cable to the same client."""
 
     vip = "198.51.100.1"
-    _ADDRESS, _PEER, _ENDPOINT = "192.0.3.1", "192.0.3.2", "10.255.0.1"
+    _ADDRESS, _PEER, _ENDPOINT = "192.0.3.1", "192.0.3.2", endpoint_address(0)
 
     def __init__(self, client: Path) -> None:
         self._client, self._path = client, client.with_name("plain")
@@ -308,10 +309,8 @@ class _PlainNode:
         return self
 
     def _set_up(self) -> None:
-        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        prepare_node()
         for words in (
-            "link set lo up",
-            f"route add local {self._ENDPOINT} dev lo",
             f"addr add {self._ADDRESS}/24 dev plain0",
             "link set plain0 up",
         ):

@@ -45,16 +45,8 @@ def endpoint_address(number: int) -> str:
 def plumb(client: Path) -> None:
     """Give this namespace its addresses and make the client's, joined to it."""
     namespaces.create(client)
-    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
-    # Every connection of a run is a new one and is tracked for a while.
-    with suppress(OSError):
-        Path("/proc/sys/net/netfilter/nf_conntrack_max").write_text("1000000")
+    prepare_node()
     for words in (
-        "link set lo up",
-        f"route add local {ENDPOINT_CIDR} dev lo",
-        "link add service0 type bridge",
-        "link set service0 up",
-        f"route add {SERVICE_CIDR} dev service0",
         f"link add node0 type veth peer name client0 netns {os.getpid()}",
         f"addr add {NODE_ADDRESS}/24 dev node0",
         "link set node0 up",
@@ -67,6 +59,22 @@ def plumb(client: Path) -> None:
     finally:
         os.close(fd)
     namespaces.run_in(client, _set_up_client)
+
+
+def prepare_node() -> None:
+    """Make this namespace a node, but for the cable: endpoints are its own, Services have a route."""
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+    # Every connection of a run is a new one and is tracked for a while.
+    with suppress(OSError):
+        Path("/proc/sys/net/netfilter/nf_conntrack_max").write_text("1000000")
+    for words in (
+        "link set lo up",
+        f"route add local {ENDPOINT_CIDR} dev lo",
+        "link add service0 type bridge",
+        "link set service0 up",
+        f"route add {SERVICE_CIDR} dev service0",
+    ):
+        _ip(words)
 
 
 def _set_up_client() -> None:
