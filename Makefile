@@ -2,6 +2,9 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
+# Debian keeps nft and its like where ordinary users do not look.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3

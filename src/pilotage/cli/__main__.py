@@ -3,14 +3,19 @@
 Apart from `app` so that tests can call `main` with arguments. Leaves tracebacks to what nobody foresaw.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
+# Where Debian keeps nft and its like; the search path of ordinary users leaves them out.
+_ADMINISTRATORS_PROGRAMS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _INTERRUPTED = 130  # as a POSIX shell reports an end by SIGINT
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `pilotage` with `arguments` (default: the process's own) and exit."""
+    known = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    os.environ["PATH"] = os.pathsep.join([*known, *(path for path in _ADMINISTRATORS_PROGRAMS if path not in known)])
     try:
         code = run(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:  # while this program was still being imported, too

@@ -1,6 +1,7 @@
 """What scripts rely on: commands, exit codes, one line of error."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -105,6 +106,14 @@ def test_an_interrupted_command_says_so(monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setattr("pilotage.up.bring_down", interrupt)
     assert run(["down"]) == 130
     assert capsys.readouterr().err.strip() == "pilotage: interrupted"
+
+
+def test_programs_of_administrators_are_found_by_ordinary_users() -> None:
+    look = "import os, sys; from pilotage.cli.__main__ import main; sys.argv = ['pilotage', 'ls']\n"
+    look += "try: main()\nfinally: print(os.environ['PATH'])"
+    environment = {**os.environ, "PATH": "/usr/bin:/sbin"}
+    done = subprocess.run([sys.executable, "-c", look], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "/usr/bin:/sbin:/usr/local/sbin:/usr/sbin"
 
 
 def test_an_empty_list_is_still_data(capsys: pytest.CaptureFixture[str]) -> None:

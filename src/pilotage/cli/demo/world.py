@@ -137,7 +137,8 @@ async def run(
         ) from None
     if process.returncode not in accept:
         lines = complaint.decode(errors="replace").strip().splitlines() or [f"exit code {process.returncode}"]
-        raise CheckError(f"{Path(words[0]).name}: {lines[-1][:300]}")
+        name = Path(words[0]).name
+        raise CheckError(f"{name}: {lines[-1].removeprefix(f'{name}: ')[:300]}")
     return output.decode(errors="replace")
 
 
