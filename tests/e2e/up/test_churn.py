@@ -57,7 +57,7 @@ while True:
     time.sleep(0.01)
 """
 WRITES_A_LIFE = 2  # one gives the endpoint, waiting or not, one takes it away
-STRAYS_SHARE_MAX = 0.02
+STRAYS_MAX = 1  # of a thousand connections and more: one was seen refused in one run of many, cause unknown
 WRITES_MORE = 4  # two pods that come up, and the end of a wait
 
 
@@ -180,5 +180,4 @@ async def test_a_crash_loop_is_damped_as_written_and_meets_no_connection(home: H
         met = [(began, answer) for began, ended, answer in answers if since <= began and ended <= until]
         strays = [(began, answer) for began, answer in met if answer != "steady"]
         assert "flapping" not in {answer for _, answer in strays}, (since, until)
-        # Were it still among the addresses, half of them would be refused. A single refusal was seen, cause unknown.
-        assert len(strays) <= len(met) * STRAYS_SHARE_MAX, (since, until, len(met), strays[:20])
+        assert len(strays) <= STRAYS_MAX, (since, until, len(met), strays[:20])
