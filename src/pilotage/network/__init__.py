@@ -15,7 +15,7 @@ Specifications: netlink(7), rtnetlink(7), namespaces(7), packet(7), linux/netfil
 """
 
 from pilotage.network.conntrack import forget_flows
-from pilotage.network.core.conntrack import Flow
+from pilotage.network.core.conntrack import TCP_CLOSE, TCP_SYN_SENT, Flow
 from pilotage.network.core.rtnetlink import Route
 from pilotage.network.errors import NamespaceGone, NetworkError
 from pilotage.network.kernel import KernelWiring
@@ -25,6 +25,8 @@ from pilotage.network.wiring import Attachment, FakeWiring, Wiring
 __all__ = [
     "ETHERTYPE_ARP",
     "ETHERTYPE_IPV6",
+    "TCP_CLOSE",
+    "TCP_SYN_SENT",
     "Attachment",
     "FakeWiring",
     "Flow",

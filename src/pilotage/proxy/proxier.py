@@ -20,25 +20,24 @@ from pilotage.kit.backoff import Backoff
 from pilotage.kit.clock import SYSTEM_CLOCK, Clock
 from pilotage.kit.memory import give_back_memory
 from pilotage.kit.tasks import task_set
-from pilotage.network import Flow, NetworkError, forget_flows
+from pilotage.network import NetworkError, forget_flows
 from pilotage.proxy import metrics
 from pilotage.proxy.auditor import Auditor
 from pilotage.proxy.backends import Backend
 from pilotage.proxy.backends.registry import BACKENDS, resolve
 from pilotage.proxy.blocking import in_thread
 from pilotage.proxy.core.drift import Drift
-from pilotage.proxy.core.flows import is_stale_flow
 from pilotage.proxy.core.layout import Surroundings
 from pilotage.proxy.core.model import Problem, beyond, service_ports
-from pilotage.proxy.core.plan import Delta, Planner
+from pilotage.proxy.core.plan import Delta, Plan, Planner
 from pilotage.proxy.core.slim import slim_slice
 from pilotage.proxy.core.topology import ZONE_LABEL, NodeView
 from pilotage.proxy.errors import BackendError
+from pilotage.proxy.flows import Forget, forgetting
 from pilotage.proxy.health import HealthChecks
 from pilotage.telemetry import get_logger
 
 _SERVICE_INDEX = "service"
-_UDP = 17
 _RETRY = Backoff(initial_s=0.05, max_s=5.0)
 # Planning this many Services takes about 10 ms; then the loop lets others run.
 _PLANNED_AT_ONCE = 100
@@ -84,10 +83,10 @@ class Proxier:
         client: Client,
         backend: Backend,
         *,
-        forget: Callable[[Callable[[Flow], bool]], int] = forget_flows,
+        forget: Forget = forget_flows,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        """`forget` makes the kernel forget the tracked flows that a test matches, in the backend's network."""
+        """`forget` works in the backend's network."""
         self.config = config
         self._forget_flows = forget
         self._backend = backend
@@ -274,10 +273,10 @@ class Proxier:
     async def _synchronise_once(self) -> bool:
         async with self._kernel:
             reached = await self._plan_marked()
-            gone = self._planner.take().frontends_gone
+            gone, plan = self._planner.take().frontends_gone, self._planner.plan()
             started = self._clock.monotonic()
             try:
-                changes = await in_thread(self._backend.sync, self._planner.plan())
+                changes = await in_thread(self._backend.sync, plan)
             except BackendError as error:
                 self._failures += 1
                 metrics.FAILURES.labels(kind="sync").inc()
@@ -287,14 +286,15 @@ class Proxier:
             metrics.SYNC_SECONDS.labels(kind="whole").observe(self._clock.monotonic() - started)
             metrics.ELEMENTS_CHANGED.inc(changes)
             _log.info("synchronised", services=len(self._planner), changes=changes)
-            await self._applied(reached, Delta(flows_changed=True, frontends_gone=gone, clients_changed=_ALL_FAMILIES))
+            changed = Delta(flows_changed=True, frontends_gone=gone, clients_changed=_ALL_FAMILIES)
+            await self._applied(reached, changed, plan)
             return True
 
-    async def _applied(self, reached: int, delta: Delta) -> None:
-        """The kernel has it: clear what remembers the old state, then say so."""
+    async def _applied(self, reached: int, delta: Delta, plan: Plan | None = None) -> None:
+        """The kernel has it: clear what remembers the old state, then say so. `plan`: if all was compared with it."""
         metrics.SERVICES.set(len(self._planner))
         try:
-            await self._forget(delta)
+            await self._forget(delta, plan)
         except (BackendError, NetworkError) as error:
             metrics.FAILURES.labels(kind="forget").inc()
             _log.warning("old flows may remain", error=str(error))
@@ -307,26 +307,12 @@ class Proxier:
         self._watermark.advance(reached)
         metrics.WATERMARK.set(reached)
 
-    async def _forget(self, delta: Delta) -> None:
+    async def _forget(self, delta: Delta, plan: Plan | None) -> None:
         forgotten = 0
         for family in sorted(delta.clients_changed):
             forgotten += await in_thread(self._backend.forget_clients, family, dict(self._planner.sticky))
-        if (delta.flows_changed or delta.frontends_gone) and (self._planner.udp or delta.frontends_gone):
-            udp, guarded, gone = dict(self._planner.udp), dict(self._planner.guarded), delta.frontends_gone
-
-            def is_stale(flow: Flow) -> bool:
-                return flow.protocol == _UDP and is_stale_flow(
-                    udp,
-                    guarded,
-                    gone,
-                    source=flow.source,
-                    destination=flow.destination,
-                    destination_port=flow.destination_port,
-                    reply_source=flow.reply_source,
-                    reply_source_port=flow.reply_source_port,
-                )
-
-            forgotten += await in_thread(self._forget_flows, is_stale)
+        if forget := forgetting(self._forget_flows, self._planner, delta, plan):
+            forgotten += await in_thread(forget)
         metrics.FLOWS_FORGOTTEN.inc(forgotten)
 
     # ── drift ───────────────────────────────────────────────────────────────────────────────────────────────────

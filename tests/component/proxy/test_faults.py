@@ -82,7 +82,9 @@ async def test_without_the_api_rules_stay_and_are_kept_true(tmp_path: Path) -> N
             await client.create(Node(metadata=ObjectMeta(name="n1")))
             await write(client, SERVICE, make_slice(endpoints=["10.244.1.2"]))
             theirs = await outlives.enter_async_context(Client.from_kubeconfig(tmp_path / "admin.kubeconfig"))
-            proxier = Proxier(Config(node="n1", audit_interval_s=0.01), theirs, kernel, forget=lambda matches: 0)
+            proxier = Proxier(
+                Config(node="n1", audit_interval_s=0.01), theirs, kernel, forget=lambda matches, **among: 0
+            )
             world, ready = World(theirs, kernel, proxier), asyncio.Event()
             tasks.start(proxier.run(ready.set), name="proxy")
             async with asyncio.timeout(DEADLINE_S):
@@ -155,7 +157,7 @@ async def test_what_a_backend_cannot_do_is_told_to_each_service_that_asks_once(a
         await write(api.client, service, make_slice(name, ["10.244.1.2"]))
     backend = IptablesBackend(Forgetful(), surroundings=Surroundings())
     async with task_set() as tasks:
-        proxier = Proxier(Config(node="n1"), api.client, backend, forget=lambda matches: 0)
+        proxier = Proxier(Config(node="n1"), api.client, backend, forget=lambda matches, **among: 0)
         tasks.start(proxier.run(), name="proxy")
         await told(api.client, "SessionAffinityNotKept")
         late = make_service("late", "10.96.0.82", session_affinity="ClientIP", **one_family)

@@ -51,7 +51,7 @@ class World:
 @asynccontextmanager
 async def running(client: Client, backend: FakeBackend | None = None, **config: Any) -> AsyncIterator[World]:
     kernel = backend or FakeBackend(surroundings=Surroundings(cluster_cidrs=("10.244.0.0/16",)))
-    proxier = Proxier(Config(node="n1", **config), client, kernel, forget=lambda matches: 0)
+    proxier = Proxier(Config(node="n1", **config), client, kernel, forget=lambda matches, **among: 0)
     ready = asyncio.Event()
     async with task_set() as tasks:
         tasks.start(proxier.run(ready.set), name="proxy")

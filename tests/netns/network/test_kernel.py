@@ -164,7 +164,13 @@ def test_a_tracked_flow_is_forgotten(wiring: KernelWiring, directory: Path) -> N
         def mine(flow: Flow) -> bool:
             return flow.protocol == 17 and flow.destination == "10.244.1.6" and flow.destination_port == 5000
 
-        assert forget_flows(mine) == 1
-        assert forget_flows(mine) == 0
+        shown: list[Flow] = []
+        for protocol, answered_by in ((6, ()), (17, ("10.244.1.5",)), (17, [f"10.0.0.{n}" for n in range(8)])):
+            assert not forget_flows(lambda flow: bool(shown.append(flow)), protocol=protocol, answered_by=answered_by)
+        assert not [flow for flow in shown if mine(flow)], "the kernel shows only what was asked for"
+        assert not forget_flows(lambda flow: bool(shown.append(flow)), protocol=17, answered_by=["10.244.1.6"])
+        assert [flow.reply_source for flow in shown if mine(flow)] == ["10.244.1.6"]
+        assert forget_flows(mine, protocol=17, answered_by=[f"10.244.1.{n}" for n in range(100)]) == 1
+        assert forget_flows(mine) == 0, "it is gone"
     finally:
         subprocess.run(["nft", "delete table ip t"], check=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -23,14 +24,16 @@ from pilotage.proxy.core.topology import NodeView
 from pilotage.testing.cluster import api_server
 from pilotage.testing.services import make_service, make_slice
 
-from .conftest import World, path
+from .conftest import World, further_addresses, path
 
 DEADLINE_S = 10.0
 VIP = "10.96.0.77:80"
 
 
-def forget_in_node(matches: Callable[[Flow], bool]) -> int:
-    return namespaces.run_in(path("n1"), lambda: forget_flows(matches))
+def forget_in_node(
+    matches: Callable[[Flow], bool], *, protocol: int = 0, answered_by: frozenset[str] = frozenset()
+) -> int:
+    return namespaces.run_in(path("n1"), lambda: forget_flows(matches, protocol=protocol, answered_by=answered_by))
 
 
 @pytest.fixture
@@ -84,6 +87,91 @@ async def test_a_datagram_flow_moves_by_itself(world: World, client: Client, bac
             await until(lambda: world.ask("a", VIP, udp=True, sock=sock), "c 10.244.1.2")
             await client.delete(Service, "web", namespace="default")
             await until(lambda: world.ask("a", VIP, udp=True, sock=sock), "silence")
+
+
+async def published(proxier: Proxier, written: EndpointSlice) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while proxier.snapshot().watermark < written.metadata.version_number:
+            await asyncio.sleep(0.002)
+
+
+def from_port(port: int) -> socket.socket:
+    sock = namespaces.socket_in(path("a"), socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.settimeout(DEADLINE_S)
+    sock.bind(("10.244.1.2", port))
+    return sock
+
+
+def listening() -> socket.socket:
+    """At the endpoint 10.244.1.4."""
+    sock = namespaces.socket_in(path("b"), socket.AF_INET, socket.SOCK_STREAM)
+    sock.bind(("10.244.1.4", 8080))
+    sock.listen()
+    return sock
+
+
+def be_reset(world: World, port: int) -> None:
+    """Connect, and have the endpoint 10.244.1.4 end before it has answered."""
+    with (
+        further_addresses("b", ["10.244.1.4"]),
+        listening() as listener,
+        from_port(port) as sock,
+    ):
+        sock.connect(("10.96.0.77", 80))
+        listener.close()
+        with pytest.raises(ConnectionResetError):
+            sock.recv(1)
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["live", "found at start"])
+async def test_where_a_reset_connection_went_is_forgotten(
+    world: World, client: Client, backend: NftablesBackend, away: bool
+) -> None:
+    """The kernel keeps it for ten seconds, and would send the next connection from the same port there too."""
+    await client.create(make_service(cluster_ip="10.96.0.77"))
+    await write(client, "TCP", "10.244.1.4@n1")
+    async with running(client, backend) as proxier:
+        await asyncio.to_thread(be_reset, world, 40_001)
+        if not away:
+            await published(proxier, await write(client, "TCP", "10.244.2.2@n2"))
+    await write(client, "TCP", "10.244.2.2@n2")
+    async with running(client, backend):
+        with from_port(40_001) as sock:
+            assert await asyncio.to_thread(world.ask, "a", VIP, sock=sock) == "c 10.244.1.2"
+
+
+async def test_a_connection_that_waits_for_a_dead_endpoint_goes_to_the_next(
+    world: World, client: Client, backend: NftablesBackend
+) -> None:
+    """Its first packet is sent again a second later; three seconds after the first it would be unreachable."""
+    await client.create(make_service(cluster_ip="10.96.0.77"))
+    await write(client, "TCP", "10.244.1.4@n1")
+    async with running(client, backend), task_set() as tasks:
+        with from_port(40_002) as sock:
+
+            async def move() -> None:
+                await asyncio.sleep(0.2)
+                await write(client, "TCP", "10.244.2.2@n2")
+
+            tasks.start(move(), name="move")
+            asked = await asyncio.to_thread(world.ask, "a", VIP, sock=sock, patience_s=DEADLINE_S)
+            assert asked == "c 10.244.1.2"
+
+
+async def test_an_established_connection_outlives_its_endpoint(
+    world: World, client: Client, backend: NftablesBackend
+) -> None:
+    await client.create(make_service(cluster_ip="10.96.0.77"))
+    await write(client, "TCP", "10.244.1.4@n1")
+    async with running(client, backend) as proxier:
+        with further_addresses("b", ["10.244.1.4"]), listening() as listener, from_port(40_003) as sock:
+            sock.connect(("10.96.0.77", 80))
+            accepted, _ = listener.accept()
+            with accepted:
+                await published(proxier, await write(client, "TCP", "10.244.2.2@n2"))
+                accepted.sendall(b"still here")
+                assert sock.recv(100) == b"still here"
 
 
 async def test_what_changed_while_it_was_away(world: World, client: Client, backend: NftablesBackend) -> None:

@@ -14,10 +14,10 @@ from pilotage.api.discovery_v1 import EndpointSlice
 from pilotage.network import namespaces
 from pilotage.network.conntrack import forget_flows
 from pilotage.proxy.backends import Backend
-from pilotage.proxy.core.flows import is_stale_flow
 from pilotage.proxy.core.model import service_ports
 from pilotage.proxy.core.plan import Delta, Planner
 from pilotage.proxy.core.topology import NodeView
+from pilotage.proxy.flows import forgetting
 from pilotage.testing.services import make_service, make_slice
 
 from .conftest import PATIENCE_S, Addresses, World, at, path
@@ -303,18 +303,6 @@ class TestMemory:
 
 
 def _forgetting(proxy: Proxy, delta: Delta) -> Callable[[], int]:
-    return lambda: forget_flows(
-        lambda flow: (
-            flow.protocol == 17
-            and is_stale_flow(
-                proxy.planner.udp,
-                proxy.planner.guarded,
-                delta.frontends_gone,
-                source=flow.source,
-                destination=flow.destination,
-                destination_port=flow.destination_port,
-                reply_source=flow.reply_source,
-                reply_source_port=flow.reply_source_port,
-            )
-        )
-    )
+    forget = forgetting(forget_flows, proxy.planner, delta)
+    assert forget is not None
+    return forget

@@ -7,6 +7,8 @@ def test_the_surface_is_what_it_says() -> None:
     assert pilotage.network.__all__ == [
         "ETHERTYPE_ARP",
         "ETHERTYPE_IPV6",
+        "TCP_CLOSE",
+        "TCP_SYN_SENT",
         "Attachment",
         "FakeWiring",
         "Flow",

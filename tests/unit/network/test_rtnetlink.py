@@ -1,5 +1,7 @@
 """Requests for routes, addresses and flows, read back by the readers of the kernel's answers."""
 
+from dataclasses import replace
+
 import pytest
 
 from pilotage.network.core import conntrack, rtnetlink
@@ -66,6 +68,9 @@ def test_a_flow_is_deleted_by_the_tuple_it_was_read_from() -> None:
     )
     message = Message(kind=request.kind, flags=0, sequence=1, body=request.body + reply)
     assert conntrack.read_flow(message) == flow
+    reset = nested(4, nested(1, attribute(1, bytes((conntrack.TCP_CLOSE,)))))
+    message = Message(kind=request.kind, flags=0, sequence=1, body=request.body + reply + reset)
+    assert conntrack.read_flow(message) == replace(flow, tcp_state=conntrack.TCP_CLOSE)
 
 
 def test_a_flow_without_ports_is_none() -> None:

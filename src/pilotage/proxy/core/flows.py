@@ -1,18 +1,51 @@
 """Which tracked flows and remembered clients point where nothing is any more.
 
 The kernel decides where a connection goes once, at its first packet. A UDP "connection" never ends while packets keep
-coming, so after a change of endpoints its memory must be deleted; a remembered client likewise. TCP is left alone: an
-established connection belongs to its two ends. Fed with the planner's view; the proxier carries the verdicts out.
+coming, so after a change of endpoints its memory must be deleted; a remembered client likewise. An established TCP
+connection belongs to its two ends and is left alone. But a first packet that nobody answered is sent again, and where a
+reset connection went is kept for ten seconds and would be where the next one from the same port goes: both are
+forgotten when their endpoint goes. Not covered: a connection that is reset only after that, say when a terminating pod
+ends. Fed with the planner's view; the proxier carries the verdicts out.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 
 from pilotage.nft.core.objects import ElementValue
 from pilotage.nft.core.types import PORT, PROTOCOL, encode_address
-from pilotage.proxy.core.fragment import Frontend, Sources, Target
+from pilotage.proxy.core.fragment import Frontend, SetId, Sources, Target
 from pilotage.proxy.core.layout import sets
+from pilotage.proxy.core.plan import Delta, Plan
 
-_UDP = 17
+_TCP, _UDP = 6, 17
+
+
+def _family(address: str) -> str:
+    return "ip6" if ":" in address else "ip"
+
+
+def target_of(address: str, port: int) -> Target:
+    """As the maps have it."""
+    return encode_address(address, 16 if ":" in address else 4) + PORT.encode(port)
+
+
+def tcp_targets(plan: Plan) -> frozenset[Target]:
+    """Every TCP endpoint of both families."""
+    return frozenset(target for _, target in _led_to(plan.elements))
+
+
+def tcp_targets_gone(delta: Delta) -> frozenset[Target]:
+    """The TCP endpoints that one of their Services has no more."""
+    return frozenset(target for _, target in set(_led_to(delta.deleted)) - set(_led_to(delta.added)))
+
+
+def _led_to(elements: Mapping[SetId, Mapping[bytes, ElementValue]]) -> Iterator[tuple[bytes, Target]]:
+    """TCP frontends, as the maps' keys begin, each with every endpoint among these elements."""
+    for family in ("ip", "ip6"):
+        for backends in (sets(family).backends, sets(family).node_port_backends):
+            for key, target in elements.get((family, backends.name), {}).items():
+                # A key ends with protocol, port and slot, four bytes each.
+                if key[-12] == _TCP and isinstance(target, bytes):
+                    yield key[:-4], target
 
 
 def is_stale_flow(
@@ -31,11 +64,11 @@ def is_stale_flow(
     `udp`: all UDP frontends now; `guarded`: who may use those that not everybody may; `removed`: those that were, and
     whose translated flows must therefore end.
     """
-    family = "ip6" if ":" in destination else "ip"
+    family = _family(destination)
     size = 16 if family == "ip6" else 4
     suffix = PROTOCOL.encode(_UDP) + PORT.encode(destination_port)
     frontend: Frontend = (family, encode_address(destination, size), suffix)
-    target = encode_address(reply_source, size) + PORT.encode(reply_source_port)
+    target = target_of(reply_source, reply_source_port)
     if frontend in udp:
         if frontend in guarded:
             client = encode_address(source, size)

@@ -226,6 +226,9 @@ def spread_chain(family: str, class_id: int) -> Chain:
         else:
             slot = Lookup(Concat((*frontend, PRIORITY)), own.backends.name)
         rules.append(rule(SetPriority(Numgen(count, first)), Dnat(family, slot)))
+        # Met only between the two halves of a change: the class was read before it, the slot after. Untranslated, the
+        # connection would be remembered as one to nowhere; dropped, its first packet is sent again.
+        rules.append(rule(DROP))
     return Chain(name=f"{_VARIANT_NAMES[class_id & ~SLOTS_MAX]}-{count}", rules=tuple(rules))
 
 
