@@ -43,21 +43,26 @@ while True:
     with server.accept()[0] as connection:
         connection.sendall(name.encode())
 """
-# One connection after the other: when it began, when it ended, who answered.
+# One connection after the other: when it began, when it ended, who answered. So few source ports that each comes round
+# in two seconds or three: what the kernel remembers of a connection shows in a later one. Ports are free at once, since
+# the server is heard out.
 CLIENT = """
-import socket, sys, time
-while True:
+import itertools, socket, sys, time
+for port in itertools.cycle(range(20_000, 20_200)):
     began = time.time()
     try:
-        with socket.create_connection((sys.argv[1], 80), timeout=3) as connection:
-            answer = connection.recv(100).decode()
+        with socket.socket() as connection:
+            connection.settimeout(3)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            connection.bind(("", port))
+            connection.connect((sys.argv[1], 80))
+            answer = "".join(iter(lambda: connection.recv(100).decode(), ""))
     except OSError as error:
         answer = repr(error)
-    print(began, time.time(), answer, flush=True)
+    print(began, time.time(), port, answer, flush=True)
     time.sleep(0.01)
 """
 WRITES_A_LIFE = 2  # one gives the endpoint, waiting or not, one takes it away
-STRAYS_MAX = 1  # of a thousand connections and more: one was seen refused in one run of many, cause unknown
 WRITES_MORE = 4  # two pods that come up, and the end of a wait
 
 
@@ -160,8 +165,8 @@ async def test_a_crash_loop_is_damped_as_written_and_meets_no_connection(home: H
             status = await asyncio.to_thread(flapping)
     address = str(status["podIP"])
     restarts = status["containerStatuses"][0]["restartCount"]
-    attempts = [line.split(" ", 2) for line in (home.path / "connections").read_text().splitlines()]
-    answers = [(float(began), float(ended), answer) for began, ended, answer in attempts]
+    attempts = [line.split(" ", 3) for line in (home.path / "connections").read_text().splitlines()]
+    answers = [(float(began), float(ended), answer) for began, ended, _, answer in attempts]
 
     waiting = seen.writes[held][1]
     rule = "stopped being ready 3 times in 30 min, must stay ready 10 s"
@@ -179,5 +184,4 @@ async def test_a_crash_loop_is_damped_as_written_and_meets_no_connection(home: H
     for since, until in gaps:
         met = [(began, answer) for began, ended, answer in answers if since <= began and ended <= until]
         strays = [(began, answer) for began, answer in met if answer != "steady"]
-        assert "flapping" not in {answer for _, answer in strays}, (since, until)
-        assert len(strays) <= STRAYS_MAX, (since, until, len(met), strays[:20])
+        assert not strays, (since, until, len(met), strays[:20])
