@@ -14,7 +14,7 @@ from pilotage.network.netlink import NETLINK_NETFILTER, NetlinkSocket
 # Acknowledgements wait in the socket's receive buffer (208 KiB by default), where each counts about a kilobyte.
 _BATCH = 128
 # For each of so many addresses the kernel is asked apart; of more, every flow is looked at here.
-_ASKED_APART_MAX = 8
+_ASKED_APART_MAX = 4
 
 
 def forget_flows(matches: Callable[[Flow], bool], *, protocol: int = 0, answered_by: Collection[str] = ()) -> int:

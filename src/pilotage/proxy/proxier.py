@@ -20,7 +20,7 @@ from pilotage.kit.backoff import Backoff
 from pilotage.kit.clock import SYSTEM_CLOCK, Clock
 from pilotage.kit.memory import give_back_memory
 from pilotage.kit.tasks import task_set
-from pilotage.network import NetworkError, forget_flows
+from pilotage.network import forget_flows
 from pilotage.proxy import metrics
 from pilotage.proxy.auditor import Auditor
 from pilotage.proxy.backends import Backend
@@ -33,7 +33,7 @@ from pilotage.proxy.core.plan import Delta, Plan, Planner
 from pilotage.proxy.core.slim import slim_slice
 from pilotage.proxy.core.topology import ZONE_LABEL, NodeView
 from pilotage.proxy.errors import BackendError
-from pilotage.proxy.flows import Forget, forgetting
+from pilotage.proxy.flows import FlowKeeper, Forget
 from pilotage.proxy.health import HealthChecks
 from pilotage.telemetry import get_logger
 
@@ -88,7 +88,6 @@ class Proxier:
     ) -> None:
         """`forget` works in the backend's network."""
         self.config = config
-        self._forget_flows = forget
         self._backend = backend
         self._clock = clock
         self._services = Informer(client, Service)
@@ -98,6 +97,7 @@ class Proxier:
         self._watermark = WatermarkPublisher(client, "proxy", config.node)
         self._health = HealthChecks()
         self._planner = Planner(NodeView(name=config.node), recording=False)
+        self._flows = FlowKeeper(forget, self._planner, self._advance, clock=clock)
         self._dirty: set[str] = set()
         self._wake = asyncio.Event()
         self._failures = 0
@@ -143,6 +143,7 @@ class Proxier:
                 tasks.start(self._nodes.run(), name="proxy node")
                 tasks.start(self._events.run(), name="proxy events")
                 tasks.start(self._watermark.run(), name="proxy watermark")
+                tasks.start(self._flows.run(), name="proxy flows")
                 await self._services.wait_synced()
                 await self._slices.wait_synced()
                 await self._nodes.wait_synced()
@@ -294,26 +295,23 @@ class Proxier:
         """The kernel has it: clear what remembers the old state, then say so. `plan`: if all was compared with it."""
         metrics.SERVICES.set(len(self._planner))
         try:
-            await self._forget(delta, plan)
-        except (BackendError, NetworkError) as error:
+            for family in sorted(delta.clients_changed):
+                stale = await in_thread(self._backend.forget_clients, family, dict(self._planner.sticky))
+                metrics.FLOWS_FORGOTTEN.inc(stale)
+        except BackendError as error:
             metrics.FAILURES.labels(kind="forget").inc()
-            _log.warning("old flows may remain", error=str(error))
+            _log.warning("clients may be remembered with endpoints that are gone", error=str(error))
         if self._backend.limits != self._limits:
             self._limits = dict(self._backend.limits)
             for service in self._services.list():
                 if beyond(service, self._limits):
                     self._mark(service.metadata.key)  # planned again, which tells it
         await self._health.apply(self._planner.health)
+        self._flows.applied(reached, delta, plan)
+
+    def _advance(self, reached: int) -> None:
         self._watermark.advance(reached)
         metrics.WATERMARK.set(reached)
-
-    async def _forget(self, delta: Delta, plan: Plan | None) -> None:
-        forgotten = 0
-        for family in sorted(delta.clients_changed):
-            forgotten += await in_thread(self._backend.forget_clients, family, dict(self._planner.sticky))
-        if forget := forgetting(self._forget_flows, self._planner, delta, plan):
-            forgotten += await in_thread(forget)
-        metrics.FLOWS_FORGOTTEN.inc(forgotten)
 
     # ── drift ───────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -17,7 +17,7 @@ from pilotage.proxy.backends import Backend
 from pilotage.proxy.core.model import service_ports
 from pilotage.proxy.core.plan import Delta, Planner
 from pilotage.proxy.core.topology import NodeView
-from pilotage.proxy.flows import forgetting
+from pilotage.proxy.flows import Stale, forgetting
 from pilotage.testing.services import make_service, make_slice
 
 from .conftest import PATIENCE_S, Addresses, World, at, path
@@ -303,6 +303,6 @@ class TestMemory:
 
 
 def _forgetting(proxy: Proxy, delta: Delta) -> Callable[[], int]:
-    forget = forgetting(forget_flows, proxy.planner, delta)
-    assert forget is not None
-    return forget
+    stale = Stale()
+    stale.add(1, delta)
+    return forgetting(forget_flows, proxy.planner, stale)
