@@ -43,6 +43,9 @@ def test_a_stopped_proxy_falls_behind_and_catches_up(home: Home) -> None:
         eventually(lambda: lags()["proxy-n1"] > first and lags()["proxy-n2"] == 0)
         (row,) = [line for line in home.run("status", "--name", "lag").stdout.splitlines() if "proxy-n1" in line]
         assert row.split()[-1] == str(lags()["proxy-n1"]), "as people read it"
+        second = lags()["proxy-n1"]
+        home.kubectl("lag", "delete", "service", "three")
+        eventually(lambda: lags()["proxy-n1"] > second and lags()["proxy-n2"] == 0)
     finally:
         tell(signal.SIGCONT)
     eventually(lambda: lags() == everywhere)

@@ -13,9 +13,13 @@ from pilotage.cli.options import DEFAULT_NAME, Name, Output, is_json
 from pilotage.cli.printers import print_json, print_table
 
 if TYPE_CHECKING:
+    from pilotage.api.core_v1 import Service
+    from pilotage.api.discovery_v1 import EndpointSlice
+    from pilotage.client import Client
     from pilotage.up import RunningCluster
 
 _STATUS_TIMEOUT_S = 5.0
+_EVENTS_S = 0.1
 _FOLLOW_S = 0.2  # how often a followed log is looked at
 _CHUNK_BYTES = 64 * 1024
 
@@ -112,29 +116,54 @@ def _watermarks(cluster: "RunningCluster") -> tuple[dict[str, int], int, str]:
     """(watermark by process name, the newest change they tell of, what is wrong with the API or "")."""
     import asyncio
 
-    from pilotage.api.coordination_v1 import Lease
     from pilotage.api.core_v1 import Service
     from pilotage.api.discovery_v1 import EndpointSlice
     from pilotage.client import Client
-    from pilotage.client.watermark import ANNOTATION, CONSUMER_LABEL, NODE_LABEL
 
     async def read() -> tuple[dict[str, int], int]:
         async with Client.from_kubeconfig(cluster.layout.kubeconfig) as client, asyncio.timeout(_STATUS_TIMEOUT_S):
-            # In this order, so that a change between the lists is never taken for a lag.
-            services, slices = await client.list(Service), await client.list(EndpointSlice)
-            leases = await client.list(Lease, namespace="kube-system")
-        newest = max((one.metadata.version_number for one in (*services.items, *slices.items)), default=0)
-        found: dict[str, int] = {}
-        for lease in leases.items:
-            labels, value = lease.metadata.labels, lease.metadata.annotations.get(ANNOTATION, "")
-            if CONSUMER_LABEL in labels and value.isdigit():
-                found["-".join(filter(None, (labels[CONSUMER_LABEL], labels.get(NODE_LABEL, ""))))] = int(value)
-        return found, newest
+            since = min((await _applied(client)).values(), default=0)
+            newest = max(await asyncio.gather(*(_newest(client, kind, since) for kind in (Service, EndpointSlice))))
+            # Once more, so that a change that came meanwhile is not taken for a lag.
+            return await _applied(client), newest
 
     try:
         return (*asyncio.run(read()), "")
     except Exception as error:  # whatever is wrong with the API is what this command is asked to show
         return {}, 0, f"{type(error).__name__}: {error}"[:200]
+
+
+async def _applied(client: "Client") -> dict[str, int]:
+    """Each consumer's watermark."""
+    from pilotage.api.coordination_v1 import Lease
+    from pilotage.client.watermark import ANNOTATION, CONSUMER_LABEL, NODE_LABEL
+
+    found: dict[str, int] = {}
+    for lease in (await client.list(Lease, namespace="kube-system")).items:
+        labels, value = lease.metadata.labels, lease.metadata.annotations.get(ANNOTATION, "")
+        if CONSUMER_LABEL in labels and value.isdigit():
+            found["-".join(filter(None, (labels[CONSUMER_LABEL], labels.get(NODE_LABEL, ""))))] = int(value)
+    return found
+
+
+async def _newest(client: "Client", kind: "type[Service] | type[EndpointSlice]", since: int) -> int:
+    """The last change of a kind: of what exists, or of what was deleted after `since` and is still remembered."""
+    import asyncio
+
+    from pilotage.api.status import ApiError, is_gone
+
+    newest = max((one.metadata.version_number for one in (await client.list(kind)).items), default=0)
+    try:
+        async with asyncio.timeout(_EVENTS_S):
+            async for event in client.watch(kind, resource_version=str(since)):
+                if event.type != "BOOKMARK":
+                    newest = max(newest, event.object.metadata.version_number)
+    except TimeoutError:
+        pass  # what has happened comes at once
+    except ApiError as error:
+        if not is_gone(error):
+            raise
+    return newest
 
 
 def kubeconfig(name: Name = DEFAULT_NAME) -> int:
