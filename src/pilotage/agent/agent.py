@@ -119,7 +119,7 @@ class Agent:
         clock: Clock,
     ) -> None:
         self._mounts = mounts
-        self._host_ports = HostPorts(open_nft)
+        self._host_ports = HostPorts(config.pod_cidrs, open_nft)
         self._config = config
         self._client = client
         self._tasks = tasks

@@ -1,11 +1,11 @@
-"""Keeps the node's table of host ports true.
+"""Keeps the node's tables of host ports true.
 
-Stands apart because it is the agent's only rule set; what is in it is `core.host_ports`'. The table is replaced as a
+Stands apart because it is the agent's only rule set; what is in it is `core.host_ports`'. The tables are replaced as a
 whole, in one transaction: pods with host ports are few, and connections that exist are not touched. nftables is opened
 when the first such pod comes. Blocking calls of well under a millisecond.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from pilotage.agent.core import host_ports
 from pilotage.api.core_v1 import Pod
@@ -15,15 +15,17 @@ from pilotage.nft import KernelNft, Nft
 class HostPorts:
     """By pod uid."""
 
-    def __init__(self, open_nft: Callable[[], Nft] = KernelNft) -> None:
+    def __init__(self, pod_cidrs: Iterable[str], open_nft: Callable[[], Nft] = KernelNft) -> None:
+        """`pod_cidrs`: of each family in which pods have addresses one."""
+        self._families = [host_ports.family_of(cidr) for cidr in pod_cidrs]
         self._open_nft = open_nft
         self._nft: Nft | None = None
-        self._pods: dict[str, tuple[str, Pod]] = {}  # uid → address, pod
+        self._pods: dict[str, tuple[Sequence[str], Pod]] = {}  # uid → addresses, pod
 
-    def publish(self, pod: Pod, address: str) -> None:
-        """Lead the pod's host ports to `address`; repeatable. Raises `NftError`."""
+    def publish(self, pod: Pod, addresses: Sequence[str]) -> None:
+        """Lead the pod's host ports to `addresses`, of each family one; repeatable. Raises `NftError`."""
         if host_ports.claims(pod) and not pod.spec.host_network:
-            self._pods[pod.metadata.uid] = (address, pod)
+            self._pods[pod.metadata.uid] = (addresses, pod)
             self._apply()
 
     def withdraw(self, pod: Pod) -> None:
@@ -41,4 +43,5 @@ class HostPorts:
     def _apply(self) -> None:
         if self._nft is None:
             self._nft = self._open_nft()
-        self._nft.apply(host_ports.plan(dict(self._pods.values())))
+        pods = {address: pod for addresses, pod in self._pods.values() for address in addresses}
+        self._nft.apply(host_ports.plan(pods, self._families))

@@ -75,7 +75,7 @@ class Sandbox:
             return True
         if not state.pod_ips or not self._node.network.restore(self._owner.uid, *state.pod_ips):
             return False
-        self._node.host_ports.publish(pod, state.pod_ips[0])
+        self._node.host_ports.publish(pod, state.pod_ips)
         return True
 
     async def create(self) -> None:
@@ -89,7 +89,7 @@ class Sandbox:
             if not pod.spec.host_network:
                 await node.network.attach(owner.uid)
             ips = node.node_ips if pod.spec.host_network else node.network.addresses(owner.uid)
-            node.host_ports.publish(pod, ips[0])
+            node.host_ports.publish(pod, ips)
             wanted = resolver.wanted(
                 pod,
                 cluster_dns=node.cluster_dns,

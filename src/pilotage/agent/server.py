@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -38,7 +39,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @asynccontextmanager
 async def serve(config: Config, agent: "Agent") -> AsyncIterator[None]:
-    """Serve on the node's address until the block ends; nothing without a serving certificate."""
+    """Serve on the node's addresses until the block ends; nothing without a serving certificate."""
     if config.serving_cert is None or config.serving_key is None or config.client_ca is None:
         yield
         return
@@ -50,7 +51,8 @@ async def serve(config: Config, agent: "Agent") -> AsyncIterator[None]:
     runner = web.AppRunner(application(agent), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        await web.TCPSite(runner, config.node_ip, config.port, ssl_context=context, reuse_address=True).start()
+        for address in config.node_ips:
+            await web.TCPSite(runner, address, config.port, ssl_context=context, reuse_address=True).start()
         yield
     finally:
         await runner.cleanup()
@@ -189,22 +191,15 @@ class _Api:
         return await _closed(socket_)
 
     async def _dial(self, worker: PodWorker, port: int) -> Connection:
-        """A connection to the pod's own loopback, where kubectl port-forward ends too."""
-
-        def make() -> socket.socket:
-            made = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-            made.setblocking(False)
-            return made
-
-        host_network = worker.pod.spec.host_network
-        connection = make() if host_network else run_in(self._agent.network.path(worker.uid), make)
+        """A connection to the pod's own loopback, where kubectl port-forward ends too: by IPv4, else by IPv6."""
+        namespace = None if worker.pod.spec.host_network else self._agent.network.path(worker.uid)
         try:
-            async with asyncio.timeout(DIAL_TIMEOUT_S):
-                await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port))
-                return await asyncio.open_connection(sock=connection)
-        except BaseException:
-            connection.close()
-            raise
+            return await _connect(namespace, socket.AF_INET, "127.0.0.1", port)
+        except OSError as first:
+            try:
+                return await _connect(namespace, socket.AF_INET6, "::1", port)
+            except OSError:  # the pod may have no IPv6: the first says what is wrong
+                raise first from None
 
     # ── finding ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -222,6 +217,24 @@ class _Api:
         except KeyError:
             raise web.HTTPBadRequest(text=f"container {name} is not valid for pod {worker.pod.metadata.name}") from None
         return worker, name
+
+
+async def _connect(namespace: Path | None, family: socket.AddressFamily, host: str, port: int) -> Connection:
+    """A connection made in a network namespace; None: in our own."""
+
+    def make() -> socket.socket:
+        made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        made.setblocking(False)
+        return made
+
+    connection = run_in(namespace, make) if namespace else make()
+    try:
+        async with asyncio.timeout(DIAL_TIMEOUT_S):
+            await asyncio.get_running_loop().sock_connect(connection, (host, port))
+            return await asyncio.open_connection(sock=connection)
+    except BaseException:
+        connection.close()
+        raise
 
 
 async def _process(request: web.Request, open_session: OpenSession, *, exit_code: bool = True) -> web.StreamResponse:

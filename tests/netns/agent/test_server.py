@@ -154,14 +154,18 @@ async def test_attach_reaches_the_first_process(api: AgentApi) -> None:
 
 
 async def test_port_forward_reaches_the_pods_own_loopback(api: AgentApi) -> None:
-    serve = "mkdir -p /srv/w; echo inside > /srv/w/x; cd /srv/w; exec python3 -m http.server 8080 --bind 127.0.0.1"
-    probe = {"exec": {"command": ["sh", "-c", "exec 3<>/dev/tcp/127.0.0.1/8080 || exit 1"]}, "periodSeconds": 1}
-    probe["exec"]["command"][0] = "bash"
+    serve = (
+        "mkdir -p /srv/w; echo inside > /srv/w/x; cd /srv/w; python3 -m http.server 8081 --bind ::1 & "
+        "exec python3 -m http.server 8080 --bind 127.0.0.1"
+    )
+    check = "exec 3<>/dev/tcp/127.0.0.1/8080 4<>/dev/tcp/::1/8081 || exit 1"
+    probe = {"exec": {"command": ["bash", "-c", check]}, "periodSeconds": 1}
     container = {"name": "c", "command": ["sh", "-c", serve], "readinessProbe": probe}
     await api.node.create("web", {"containers": [container]})
     await api.node.wait("web", is_ready)
-    path = "/portForward/default/web?port=8080&port=1"
-    got = await api.stream(path, [b"\x00GET /x HTTP/1.0\r\n\r\n"])
+    path = "/portForward/default/web?port=8080&port=1&port=8081"
+    got = await api.stream(path, [bytes([channel]) + b"GET /x HTTP/1.0\r\n\r\n" for channel in (0, 4)])
     assert got[0].startswith((8080).to_bytes(2, "little") + b"HTTP/1.0 200 OK")
     assert got[0].endswith(b"inside\n")
-    assert b"error forwarding port 1" in got[3]
+    assert b"error forwarding port 1 to pod web: [Errno 111]" in got[3]
+    assert got[4].endswith(b"inside\n")

@@ -1,5 +1,6 @@
 """hostPort as rules, sysctls and names of a pod's own namespaces."""
 
+import re
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from pilotage.agent.core import host_ports, oci, resolver
 from pilotage.agent.core.resolver import HostnameTooLongError
 from pilotage.api.core_v1 import Pod
-from pilotage.nft.core.objects import DeleteTable, Transaction, render
+from pilotage.nft.core.objects import DeleteTable, Table, Transaction, render
 
 from .builders import make_pod
 from .test_container_document import bundle
@@ -19,7 +20,8 @@ def with_ports(*ports: dict[str, Any], **spec: Any) -> Pod:
 
 def test_a_pod_without_host_ports_needs_no_table() -> None:
     pods = {"10.244.1.2": with_ports({"containerPort": 80})}
-    assert host_ports.plan(pods) == Transaction((DeleteTable(host_ports.TABLE),))
+    table = Table(family="ip", name=host_ports.NAME)
+    assert host_ports.plan(pods, ["ip"]) == Transaction((DeleteTable(table),))
 
 
 def test_ports_of_one_address_and_of_all_go_into_two_maps() -> None:
@@ -27,10 +29,27 @@ def test_ports_of_one_address_and_of_all_go_into_two_maps() -> None:
         {"containerPort": 80, "hostPort": 8080},
         {"containerPort": 53, "hostPort": 5353, "protocol": "UDP", "hostIP": "10.89.0.11"},
     )
-    text = render(host_ports.plan({"10.244.1.2": pod}))
+    text = render(host_ports.plan({"10.244.1.2": pod}, ["ip"]))
     assert "tcp . 8080 : 10.244.1.2 . 80" in text
     assert "10.89.0.11 . udp . 5353 : 10.244.1.2 . 53" in text
     assert "fib daddr type local dnat ip to meta l4proto . th dport map @any" in text
+    assert "ip6" not in text
+
+
+@pytest.mark.parametrize(
+    ("host_ip", "expected"),
+    [
+        pytest.param("", ["tcp . 8080 : 10.244.1.2 . 80", "tcp . 8080 : fd00:244::2 . 80"], id="both families"),
+        pytest.param("0.0.0.0", ["tcp . 8080 : 10.244.1.2 . 80"], id="all of IPv4"),
+        pytest.param("::", ["tcp . 8080 : fd00:244::2 . 80"], id="all of IPv6"),
+        pytest.param("10.89.0.11", ["10.89.0.11 . tcp . 8080 : 10.244.1.2 . 80"], id="one of IPv4"),
+        pytest.param("fd00:89::11", ["fd00:89::11 . tcp . 8080 : fd00:244::2 . 80"], id="one of IPv6"),
+    ],
+)
+def test_a_host_ip_is_of_one_family(host_ip: str, expected: list[str]) -> None:
+    pod = with_ports({"containerPort": 80, "hostPort": 8080, "hostIP": host_ip})
+    text = render(host_ports.plan({"10.244.1.2": pod, "fd00:244::2": pod}, ["ip", "ip6"]))
+    assert re.findall(r"(?:[0-9a-f.:]+ \. )?tcp \. 8080 : \S+ \. 80", text) == expected
 
 
 @pytest.mark.parametrize(
@@ -43,6 +62,8 @@ def test_ports_of_one_address_and_of_all_go_into_two_maps() -> None:
         pytest.param(
             {"hostPort": 80, "hostIP": "10.0.0.1"}, {"hostPort": 80, "hostIP": "10.0.0.2"}, False, id="other addresses"
         ),
+        pytest.param({"hostPort": 80, "hostIP": "::"}, {"hostPort": 80, "hostIP": "0.0.0.0"}, True, id="every address"),
+        pytest.param({"hostPort": 80, "hostIP": "::"}, {"hostPort": 80, "hostIP": "10.0.0.1"}, False, id="IPv6 alone"),
     ],
 )
 def test_claims_conflict(one: dict[str, Any], other: dict[str, Any], clash: bool) -> None:

@@ -1,12 +1,14 @@
 """hostPort: which ports of the node lead to which pod, and the nftables rules that make it so.
 
-Stands apart because it is a value, tried without a kernel; `host_ports` applies it. One table, two maps (ports of one
-address, ports of all the node's), however many pods there are. Runs before the service proxy's chains: a host port
+Stands apart because it is a value, tried without a kernel; `host_ports` applies it. One table for each family of the
+pods' addresses, two maps (ports of one address, ports of all the node's), however many pods there are. A `hostIP` is of
+one family, 0.0.0.0 and :: too: they are all addresses of theirs. Runs before the service proxy's chains: a host port
 wins over a node port of the same number, as with the portmap plugin. Loopback is left out (it would need
 route_localnet, which opens the node's loopback services to its neighbours). Specification: nft(8).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from pilotage.agent.core.pod_spec import containers_in_order
 from pilotage.api.core_v1 import Pod
@@ -22,6 +24,7 @@ from pilotage.nft.core.expressions import (
     IsLocal,
     Lookup,
     Masquerade,
+    Rule,
     rule,
 )
 from pilotage.nft.core.objects import (
@@ -37,19 +40,11 @@ from pilotage.nft.core.objects import (
     Table,
     Transaction,
 )
-from pilotage.nft.core.types import IPV4, PORT, Layout
+from pilotage.nft.core.types import IPV4, IPV6, PORT, DataType, Layout
 
-TABLE = Table(family="ip", name="pilotage-host-ports")
+NAME = "pilotage-host-ports"
 BEFORE_PROXY = -105  # dstnat is -100
 AFTER = 105
-
-_TARGET = Layout((IPV4, PORT))
-_ANY_KEY = Concat((L4PROTO, DPORT))
-_BOUND_KEY = Concat((DADDR["ip"], L4PROTO, DPORT))
-_SELF_KEY = Concat((SADDR["ip"], DADDR["ip"]))
-ANY = Set(name="any", key=_ANY_KEY.layout, value=_TARGET)
-BOUND = Set(name="bound", key=_BOUND_KEY.layout, value=_TARGET)
-SELF = Set(name="self", key=_SELF_KEY.layout)  # a pod that calls itself through the node's port
 
 
 def claims(pod: Pod) -> tuple[tuple[str, str, int], ...]:
@@ -59,7 +54,8 @@ def claims(pod: Pod) -> tuple[tuple[str, str, int], ...]:
         for port in container.ports:
             number = port.host_port or (port.container_port if pod.spec.host_network else 0)
             if number:
-                address = "" if port.host_ip in ("0.0.0.0", "::") else port.host_ip  # noqa: S104 - a meaning, no bind
+                # As the scheduler sees them: 0.0.0.0 stands for every address of both families, :: for itself.
+                address = "" if port.host_ip == "0.0.0.0" else port.host_ip  # noqa: S104 - a meaning, no bind
                 found.append((address, port.protocol, number))
     return tuple(found)
 
@@ -69,41 +65,79 @@ def conflicts(one: tuple[str, str, int], other: tuple[str, str, int]) -> bool:
     return one[1:] == other[1:] and (not one[0] or not other[0] or one[0] == other[0])
 
 
-def plan(pods: Mapping[str, Pod]) -> Transaction:
-    """The whole table for `pods` by their address; without any host port there is none."""
-    to_any: dict[bytes, bytes] = {}
-    bound: dict[bytes, bytes] = {}
-    for address, pod in sorted(pods.items()):
-        for container in containers_in_order(pod):
-            for port in container.ports:
-                if not port.host_port or pod.spec.host_network:
-                    continue
-                protocol, target = port.protocol.lower(), _TARGET.encode(address, port.container_port)
-                if port.host_ip in ("", "0.0.0.0"):  # noqa: S104 - a meaning, no bind
-                    to_any.setdefault(ANY.key.encode(protocol, port.host_port), target)
-                else:
-                    bound.setdefault(BOUND.key.encode(port.host_ip, protocol, port.host_port), target)
-    commands: list[Command] = [DeleteTable(TABLE)]
-    if to_any or bound:
-        hairpin = {SELF.key.encode(address, address): None for address in pods}
-        commands += [AddTable(TABLE), AddSet(TABLE, ANY), AddSet(TABLE, BOUND), AddSet(TABLE, SELF)]
-        commands += [PutChain(TABLE, chain) for chain in _CHAINS]
-        for target_set, elements in ((ANY, to_any), (BOUND, bound), (SELF, hairpin)):
-            if elements:
-                commands.append(AddElements(TABLE, target_set, elements))
+def plan(pods: Mapping[str, Pod], families: Iterable[str]) -> Transaction:
+    """The whole tables of `families` (nft's: ip, ip6) for `pods` by each of their addresses; no host port, no table."""
+    commands: list[Command] = []
+    for family in families:
+        mine = {address: pod for address, pod in sorted(pods.items()) if family_of(address) == family}
+        commands += _FAMILIES[family].commands(mine)
     return Transaction(tuple(commands))
 
 
-_TO_POD = (
-    rule(Dnat("ip", Lookup(_BOUND_KEY, BOUND.name))),
-    rule(IsLocal("daddr"), Dnat("ip", Lookup(_ANY_KEY, ANY.name))),
-)
-_CHAINS = (
-    Chain(name="incoming", hook=Hook(type="nat", hook="prerouting", priority=BEFORE_PROXY), rules=_TO_POD),
-    Chain(name="own", hook=Hook(type="nat", hook="output", priority=BEFORE_PROXY), rules=_TO_POD),
-    Chain(
-        name="returning",
-        hook=Hook(type="nat", hook="postrouting", priority=AFTER),
-        rules=(rule(IsDnatted(), InSet(_SELF_KEY, SELF.name), Masquerade()),),
-    ),
-)
+def family_of(address: str) -> str:
+    """Nft's name for the family of an address or a range."""
+    return "ip6" if ":" in address else "ip"
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """One family's table."""
+
+    name: str
+    address: DataType
+    unspecified: str
+
+    @property
+    def table(self) -> Table:
+        return Table(family=self.name, name=NAME)
+
+    def commands(self, pods: Mapping[str, Pod]) -> list[Command]:
+        target_layout = Layout((self.address, PORT))
+        any_key = Concat((L4PROTO, DPORT))
+        bound_key = Concat((DADDR[self.name], L4PROTO, DPORT))
+        self_key = Concat((SADDR[self.name], DADDR[self.name]))
+        to_any: dict[bytes, bytes] = {}
+        bound: dict[bytes, bytes] = {}
+        for address, pod in pods.items():
+            for container in containers_in_order(pod):
+                for port in container.ports:
+                    if not port.host_port or pod.spec.host_network:
+                        continue
+                    protocol, target = port.protocol.lower(), target_layout.encode(address, port.container_port)
+                    if port.host_ip in ("", self.unspecified):
+                        to_any.setdefault(any_key.layout.encode(protocol, port.host_port), target)
+                    elif family_of(port.host_ip) == self.name:
+                        bound.setdefault(bound_key.layout.encode(port.host_ip, protocol, port.host_port), target)
+        table = self.table
+        if not to_any and not bound:
+            return [DeleteTable(table)]
+        elements = (
+            (Set(name="any", key=any_key.layout, value=target_layout), to_any),
+            (Set(name="bound", key=bound_key.layout, value=target_layout), bound),
+            # A pod that calls itself through the node's port.
+            (Set(name="self", key=self_key.layout), {self_key.layout.encode(each, each): None for each in pods}),
+        )
+        to_pod = (
+            rule(Dnat(self.name, Lookup(bound_key, "bound"))),
+            rule(IsLocal("daddr"), Dnat(self.name, Lookup(any_key, "any"))),
+        )
+        back = (rule(IsDnatted(), InSet(self_key, "self"), Masquerade()),)
+        return [
+            DeleteTable(table),
+            AddTable(table),
+            *(AddSet(table, one) for one, _ in elements),
+            PutChain(table, _chain("incoming", "prerouting", BEFORE_PROXY, to_pod)),
+            PutChain(table, _chain("own", "output", BEFORE_PROXY, to_pod)),
+            PutChain(table, _chain("returning", "postrouting", AFTER, back)),
+            *(AddElements(table, one, found) for one, found in elements if found),
+        ]
+
+
+def _chain(name: str, hook: str, priority: int, rules: tuple[Rule, ...]) -> Chain:
+    return Chain(name=name, hook=Hook(type="nat", hook=hook, priority=priority), rules=rules)
+
+
+_FAMILIES = {
+    "ip": _Family("ip", IPV4, "0.0.0.0"),  # noqa: S104 - a meaning, no bind
+    "ip6": _Family("ip6", IPV6, "::"),
+}
