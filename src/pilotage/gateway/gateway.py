@@ -43,9 +43,9 @@ class Config:
     """One gateway with one Envoy."""
 
     run_dir: Path  # sockets and Envoy's bootstrap; created with mode 0700
-    address: str  # what Ingress statuses say: an IP address or host name; empty: statuses are not written
-    listen_http: tuple[str, int] | None = ("0.0.0.0", 80)  # noqa: S104 - a gateway is there to be reached; None: no HTTP
-    listen_https: tuple[str, int] | None = ("0.0.0.0", 443)  # noqa: S104 - None: no HTTPS
+    addresses: tuple[str, ...]  # what Ingress statuses say: IP addresses or host names; empty: they are not written
+    listen_http: tuple[tuple[str, int], ...] = (("0.0.0.0", 80),)  # noqa: S104 - it is there to be reached; (): no HTTP
+    listen_https: tuple[tuple[str, int], ...] = (("0.0.0.0", 443),)  # noqa: S104 - (): no HTTPS
     public_https_port: int = 443  # by which clients reach `listen_https`; redirects name it
     access_log: str | None = None  # a file that gets one JSON object a request; "-": standard output; None: none
     node: str = ""  # for the watermark's name; empty: this gateway serves the whole cluster
@@ -116,7 +116,7 @@ class _Gateway:
         ] = (self.ingresses, self.classes, self.services, self.slices, self.secrets)
         self.events = EventRecorder(client, "pilotage-gateway")
         self.watermark = WatermarkPublisher(client, CONSUMER, config.node)
-        self.statuses = StatusWriter(client, self.ingresses, config.address) if config.address else None
+        self.statuses = StatusWriter(client, self.ingresses, config.addresses) if config.addresses else None
         self._wake = asyncio.Event()
         self._changed = True
         self._snapshot: Snapshot | None = None

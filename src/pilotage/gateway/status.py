@@ -1,4 +1,4 @@
-"""Writes the gateway's address into the status of the Ingresses whose routes Envoy has acknowledged.
+"""Writes the gateway's addresses into the status of the Ingresses whose routes Envoy has acknowledged.
 
 Stands apart from translation because it talks to the API and must neither delay it nor fail it. Fed by `gateway` with
 the keys that are programmed; reads current statuses from the informer; writes only differences, and retries.
@@ -6,7 +6,7 @@ the keys that are programmed; reads current statuses from the informer; writes o
 
 import asyncio
 import ipaddress
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from pilotage.api.networking_v1 import Ingress, IngressLoadBalancerIngress
 from pilotage.api.status import ApiError, is_not_found
@@ -21,17 +21,17 @@ _log = get_logger()
 class StatusWriter:
     """Brings Ingress statuses to what `program` last said."""
 
-    def __init__(self, client: Client, ingresses: Informer[Ingress], address: str) -> None:
-        """`address`: an IP address or a host name."""
+    def __init__(self, client: Client, ingresses: Informer[Ingress], addresses: Iterable[str]) -> None:
+        """`addresses`: IP addresses or host names, in the order in which they are written."""
         self._client = client
         self._ingresses = ingresses
-        self._wanted = (_entry(address),)
+        self._wanted = tuple(_entry(address) for address in addresses)
         self._programmed: frozenset[str] = frozenset()
-        self._released: set[str] = set()  # ours once, no longer: the address must go, unless someone else put theirs
+        self._released: set[str] = set()  # ours once, no longer: the addresses must go, unless someone else put theirs
         self._wake = asyncio.Event()
 
     def program(self, keys: Collection[str]) -> None:
-        """Exactly these Ingresses (`metadata.key`) are reachable at our address now."""
+        """Exactly these Ingresses (`metadata.key`) are reachable at our addresses now."""
         programmed = frozenset(keys)
         self._released = (self._released | (self._programmed - programmed)) - programmed
         self._programmed = programmed

@@ -122,7 +122,7 @@ class Harness:
         return result
 
     def translate(self, *manifests: str) -> Translation:
-        ports = Ports(http=("127.0.0.1", 0), https=("127.0.0.1", 0), redirect=8443)
+        ports = Ports(http=(("127.0.0.1", 0),), https=(("127.0.0.1", 0),), redirect=8443)
         return translate_ingresses(read_inputs(INGRESS_CLASS, *manifests), ports)
 
     async def publish(self, *resources: Resource) -> NodeState:

@@ -36,13 +36,13 @@ async def until(look: Callable[[], Any]) -> Any:
 
 
 @asynccontextmanager
-async def gateway(client: Client, run_dir: Path) -> AsyncIterator[int]:
-    """A running gateway; yields the port of its HTTP listener."""
+async def gateway(client: Client, run_dir: Path) -> AsyncIterator[list[str]]:
+    """A running gateway; yields where its HTTP listener is, on each loopback."""
     config = Config(
         run_dir=run_dir,
-        address="192.0.2.1",
-        listen_http=("127.0.0.1", 0),
-        listen_https=("127.0.0.1", 0),
+        addresses=("192.0.2.1", "2001:db8::1"),
+        listen_http=(("127.0.0.1", 0), ("::1", 0)),
+        listen_https=(("127.0.0.1", 0),),
         node="here",
         concurrency=1,
     )
@@ -54,14 +54,12 @@ async def gateway(client: Client, run_dir: Path) -> AsyncIterator[int]:
         connector = aiohttp.UnixConnector(str(run_dir / "admin.sock"))
         async with aiohttp.ClientSession(connector=connector) as admin:
 
-            async def port() -> int | None:
-                async with admin.get("http://envoy/listeners?format=json") as response:
-                    found = (await response.json(content_type=None)).get("listener_statuses", [])
-                return next(
-                    (x["local_address"]["socket_address"]["port_value"] for x in found if x["name"] == "http"), None
-                )
+            async def places() -> list[str]:
+                async with admin.get("http://envoy/listeners") as response:
+                    lines = (await response.text()).splitlines()
+                return [line.removeprefix("http::") for line in lines if line.startswith("http::")]
 
-            yield await until(port)
+            yield await until(places)
 
 
 async def apply(client: Client, *manifests: str) -> None:
@@ -87,14 +85,14 @@ async def test_from_objects_to_answers(tmp_path: Path, http_backend: Any, servic
         async with (
             aiohttp.ClientSession() as http,
             Client.from_kubeconfig(api.kubeconfig_of("system:pilotage:gateway")) as own,
-            gateway(own, run_dir) as port,
+            gateway(own, run_dir) as places,
         ):
             assert stat.S_IMODE(run_dir.stat().st_mode) == 0o700
             for socket in ("xds.sock", "admin.sock"):
                 assert stat.S_IMODE((run_dir / socket).stat().st_mode) == 0o600
 
-            async def ask(path: str = "/") -> str:
-                async with http.get(f"http://127.0.0.1:{port}{path}", headers={"Host": "shop.test"}) as response:
+            async def ask(path: str = "/", place: int = 0) -> str:
+                async with http.get(f"http://{places[place]}{path}", headers={"Host": "shop.test"}) as response:
                     return (await response.json())["backend"] if response.status == 200 else str(response.status)
 
             async def answers(expected: str, path: str = "/") -> bool:
@@ -106,12 +104,14 @@ async def test_from_objects_to_answers(tmp_path: Path, http_backend: Any, servic
             assert await until(lambda: _events(api.client, "ServiceNotFound")) == ["shop"]
             await apply(api.client, service("web", port_a))
             await until(lambda: answers("a"))
+            assert places[1].startswith("[::1]:")
+            assert await ask(place=1) == "a"
 
-            async def address() -> str:
+            async def addresses() -> list[str]:
                 entries = (await api.client.get(Ingress, "shop", namespace="default")).status.load_balancer.ingress
-                return entries[0].ip if entries else ""
+                return [entry.ip for entry in entries]
 
-            assert await until(address) == "192.0.2.1"
+            assert await until(addresses) == ["192.0.2.1", "2001:db8::1"]
 
             await apply(api.client, service("web", port_a, port_b))
             await until(lambda: answers("b"))
@@ -125,10 +125,10 @@ async def test_from_objects_to_answers(tmp_path: Path, http_backend: Any, servic
             await api.client.patch(Ingress, "shop", {"spec": {"ingressClassName": "other"}}, namespace="default")
             await until(lambda: answers("404"))
 
-            async def address_is_gone() -> bool:
-                return not await address()
+            async def addresses_are_gone() -> bool:
+                return not await addresses()
 
-            await until(address_is_gone)
+            await until(addresses_are_gone)
         assert list(run_dir.glob("*.sock")) == []
 
 
@@ -137,7 +137,7 @@ async def test_envoy_serves_on_while_the_api_is_away(
 ) -> None:
     async with http_backend("a") as backend, aiohttp.ClientSession() as http, task_set() as tasks:
         served, stop, stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        ports: list[int] = []
+        places: list[str] = []
 
         async def with_api() -> None:
             async with api_server(data_dir=tmp_path / "api") as api:
@@ -153,13 +153,13 @@ async def test_envoy_serves_on_while_the_api_is_away(
             stopped.set()
 
         async def serve(client: Client) -> None:
-            async with client, gateway(client, tmp_path / "gateway") as port:
-                ports.append(port)
+            async with client, gateway(client, tmp_path / "gateway") as found:
+                places.extend(found)
                 served.set()
                 await asyncio.Event().wait()
 
         async def answer() -> bool:
-            async with http.get(f"http://127.0.0.1:{ports[0]}/") as response:
+            async with http.get(f"http://{places[0]}/") as response:
                 return response.status == 200
 
         tasks.start(with_api())

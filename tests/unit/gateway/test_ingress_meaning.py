@@ -265,6 +265,39 @@ endpoints: [{addresses: [10.0.0.66]}]
 
 
 @pytest.mark.parametrize(
+    ("families", "ready", "expected"),
+    [
+        pytest.param("[IPv4, IPv6]", ("true", "true"), ["10.0.0.1"], id="the first of two"),
+        pytest.param("[IPv6, IPv4]", ("true", "true"), ["fd00::1"], id="the first of two is IPv6"),
+        pytest.param("[IPv4, IPv6]", ("false", "true"), ["fd00::1"], id="the first has none"),
+        pytest.param("[IPv6]", ("true", "true"), ["fd00::1"], id="the one there is"),
+        pytest.param("[IPv4]", ("false", "false"), [], id="none at all"),
+    ],
+)
+def test_a_pod_with_two_addresses_is_one_endpoint(
+    read_inputs: Any, families: str, ready: tuple[str, str], expected: list[str]
+) -> None:
+    service = f"""
+kind: Service
+metadata: {{name: a}}
+spec: {{ipFamilies: {families}, ports: [{{name: http, port: 80}}]}}
+"""
+    slices = [
+        f"""
+kind: EndpointSlice
+metadata: {{name: a-{family}, labels: {{kubernetes.io/service-name: a}}}}
+addressType: {family}
+ports: [{{name: http, port: 8080}}]
+endpoints: [{{addresses: ["{address}"], conditions: {{ready: {condition}}}}}]
+"""
+        for family, address, condition in zip(("IPv4", "IPv6"), ("10.0.0.1", "fd00::1"), ready, strict=True)
+    ]
+    result = translate_ingresses(read_inputs(CLASS, service, *slices, ingress("i", "h Prefix:/ a")), Ports())
+    (cluster,) = result.ir.clusters
+    assert [item.address for item in cluster.endpoints] == expected
+
+
+@pytest.mark.parametrize(
     ("app_protocol", "protocol"),
     [
         ("kubernetes.io/h2c", ir.Protocol.H2C),

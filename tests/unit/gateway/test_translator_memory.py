@@ -19,7 +19,7 @@ def random_model(dice: random.Random) -> ir.Ir:
     routes = tuple(ir.Route(name="r", match=match, action=ir.Forward(cluster=name)) for name in names)
     certificate = ir.Certificate(name="s", chain_pem=b"chain", key_pem=bytes([dice.randint(0, 1)]))
     http = ir.Listener(
-        name="http", address="::", port=80, tls=(), virtual_hosts=(ir.VirtualHost(host="", routes=routes),)
+        name="http", addresses=(("::", 80),), tls=(), virtual_hosts=(ir.VirtualHost(host="", routes=routes),)
     )
     https = dataclasses.replace(http, name="https", tls=(ir.TlsServer(server_names=(), certificate="s"),))
     return ir.Ir(listeners=(http, https), clusters=clusters, certificates=(certificate,))

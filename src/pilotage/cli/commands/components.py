@@ -64,7 +64,7 @@ def agent(
         str, typer.Option(help="Addresses for this node's pods; a range, or one of each family with a comma.")
     ] = "10.244.1.0/24",
     cluster_cidr: Annotated[str, typer.Option(help="Addresses of all pods.")] = "10.244.0.0/16",
-    cluster_dns: Annotated[str, typer.Option(help="Address of the cluster's DNS.")] = "10.96.0.10",
+    cluster_dns: Annotated[str, typer.Option(help="Address of the cluster's DNS; or IPV4,IPV6.")] = "10.96.0.10",
     data_dir: Annotated[Path, typer.Option(help="Pods' state, volumes, logs, images.")] = Path(
         "/var/lib/pilotage-agent"
     ),
@@ -104,7 +104,7 @@ def agent(
         pod_cidr=pod_cidr.partition(",")[0],
         second_pod_cidr=pod_cidr.partition(",")[2],
         cluster_cidr=cluster_cidr,
-        cluster_dns=(cluster_dns,),
+        cluster_dns=tuple(cluster_dns.split(",")),
         data_dir=data_dir.absolute(),
         run_dir=run_dir.absolute(),
         cgroup_parent=f"/pilotage/agent-{node}",
@@ -143,9 +143,15 @@ def _periods(text: str) -> tuple[tuple[int, float], ...]:
 
 def gateway(
     kubeconfig: Kubeconfig,
-    address: Annotated[str, typer.Option(help="What Ingress statuses say; empty: they are not written.")] = "",
-    listen_http: Annotated[str, typer.Option(help="ADDRESS:PORT for HTTP; empty: none.")] = "0.0.0.0:80",
-    listen_https: Annotated[str, typer.Option(help="ADDRESS:PORT for HTTPS; empty: none.")] = "0.0.0.0:443",
+    address: Annotated[
+        str, typer.Option(help="What Ingress statuses say; or IPV4,IPV6; empty: they are not written.")
+    ] = "",
+    listen_http: Annotated[
+        str, typer.Option(help="ADDRESS:PORT for HTTP; several with commas; empty: none.")
+    ] = "0.0.0.0:80",
+    listen_https: Annotated[
+        str, typer.Option(help="ADDRESS:PORT for HTTPS; several with commas; empty: none.")
+    ] = "0.0.0.0:443",
     run_dir: Annotated[Path, typer.Option(help="For sockets; made with mode 0700.")] = Path("pilotage-gateway"),
     envoy: Annotated[Path | None, typer.Option(help="Envoy's binary. [default: the installed one]")] = None,
     log_level: LogLevel = "info",
@@ -155,9 +161,9 @@ def gateway(
 
     config = Config(
         run_dir=run_dir.absolute(),
-        address=address,
-        listen_http=parse_listen(listen_http) if listen_http else None,
-        listen_https=parse_listen(listen_https) if listen_https else None,
+        addresses=tuple(filter(None, address.split(","))),
+        listen_http=tuple(parse_listen(each) for each in listen_http.split(",") if each),
+        listen_https=tuple(parse_listen(each) for each in listen_https.split(",") if each),
         envoy=envoy,
     )
     return run_client("gateway", log_level, kubeconfig, lambda client, ready: run(config, client, on_ready=ready))

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from pilotage.api import services
 from pilotage.api.core_v1 import Service, ServicePort
 from pilotage.api.discovery_v1 import EndpointSlice
 from pilotage.gateway.core.ir import Cluster, Endpoint, Protocol
@@ -28,8 +29,8 @@ class BackendError:
 class Backends:
     """Looks backends up in one snapshot and remembers the clusters that were asked for."""
 
-    def __init__(self, services: Iterable[Service], slices: Iterable[EndpointSlice]) -> None:
-        self._services = {(item.metadata.namespace, item.metadata.name): item for item in services}
+    def __init__(self, known: Iterable[Service], slices: Iterable[EndpointSlice]) -> None:
+        self._services = {(item.metadata.namespace, item.metadata.name): item for item in known}
         self._slices: Mapping[tuple[str, str], list[EndpointSlice]] = defaultdict(list)
         for slice_ in slices:
             if slice_.service_name and slice_.address_type != "FQDN":
@@ -56,7 +57,7 @@ class Backends:
             self._clusters[name] = Cluster(
                 name=name,
                 protocol=Protocol.H2C if service_port.app_protocol in H2C_APP_PROTOCOLS else Protocol.HTTP1,
-                endpoints=self._endpoints(namespace, service_name, service_port.name),
+                endpoints=self._endpoints(service, service_port.name),
             )
         return self._clusters[name]
 
@@ -64,18 +65,28 @@ class Backends:
         """Every cluster that was resolved, by name."""
         return tuple(self._clusters[name] for name in sorted(self._clusters))
 
-    def _endpoints(self, namespace: str, service_name: str, port_name: str) -> tuple[Endpoint, ...]:
-        found = {
-            Endpoint(address=endpoint.addresses[0], port=port.port, zone=endpoint.zone)
-            for slice_ in self._slices.get((namespace, service_name), ())
-            for port in slice_.ports
-            if port.name == port_name and port.port is not None and port.protocol == "TCP"
-            for endpoint in slice_.endpoints
-            # publishNotReadyAddresses keeps terminating endpoints ready (KEP-1672), yet they are about to stop
-            if endpoint.addresses and endpoint.is_ready and not endpoint.is_terminating
-        }
-        # While an endpoint moves between slices it is in both, perhaps with different zones: one address, one endpoint.
-        return tuple(sorted({(item.address, item.port): item for item in sorted(found)}.values()))
+    def _endpoints(self, service: Service, port_name: str) -> tuple[Endpoint, ...]:
+        """Of one family, the Service's first that has any: a pod with an address of each is one endpoint."""
+        slices = self._slices.get((service.metadata.namespace, service.metadata.name), ())
+        for family in dict.fromkeys((*services.families(service), "IPv4", "IPv6")):
+            found = _ready(port_name, (one for one in slices if one.address_type == family))
+            if found:
+                return found
+        return ()
+
+
+def _ready(port_name: str, slices: Iterable[EndpointSlice]) -> tuple[Endpoint, ...]:
+    found = {
+        Endpoint(address=endpoint.addresses[0], port=port.port, zone=endpoint.zone)
+        for slice_ in slices
+        for port in slice_.ports
+        if port.name == port_name and port.port is not None and port.protocol == "TCP"
+        for endpoint in slice_.endpoints
+        # publishNotReadyAddresses keeps terminating endpoints ready (KEP-1672), yet they are about to stop
+        if endpoint.addresses and endpoint.is_ready and not endpoint.is_terminating
+    }
+    # While an endpoint moves between slices it is in both, perhaps with different zones: one address, one endpoint.
+    return tuple(sorted({(item.address, item.port): item for item in sorted(found)}.values()))
 
 
 def _find_port(service: Service, port: int | str) -> ServicePort | None:

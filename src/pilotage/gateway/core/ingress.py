@@ -51,8 +51,8 @@ class Inputs:
 class Ports:
     """Where the gateway takes connections."""
 
-    http: tuple[str, int] | None = ("0.0.0.0", 80)  # noqa: S104 - a gateway is there to be reached; None: no clear text
-    https: tuple[str, int] | None = ("0.0.0.0", 443)  # noqa: S104 - None: no TLS
+    http: tuple[tuple[str, int], ...] = (("0.0.0.0", 80),)  # noqa: S104 - it is there to be reached; (): no clear text
+    https: tuple[tuple[str, int], ...] = (("0.0.0.0", 443),)  # noqa: S104 - (): no TLS
     redirect: int = 443  # the port by which clients reach `https`, which may be published elsewhere
 
 
@@ -194,15 +194,13 @@ class _Builder:
 
     def build(self, ports: Ports) -> ir.Ir:
         listeners = []
-        if ports.http is not None:
-            address, port = ports.http
+        if ports.http:
             hosts = self._virtual_hosts(redirect_port=ports.redirect if ports.https else None)
-            listeners.append(ir.Listener(name="http", address=address, port=port, tls=(), virtual_hosts=hosts))
+            listeners.append(ir.Listener(name="http", addresses=ports.http, tls=(), virtual_hosts=hosts))
         tls = self._tls_servers()
-        if ports.https is not None and tls:  # without any certificate nothing could be said on that port
-            address, port = ports.https
+        if ports.https and tls:  # without any certificate nothing could be said on that port
             hosts = self._virtual_hosts(redirect_port=None)
-            listeners.append(ir.Listener(name="https", address=address, port=port, tls=tls, virtual_hosts=hosts))
+            listeners.append(ir.Listener(name="https", addresses=ports.https, tls=tls, virtual_hosts=hosts))
         used = {server.certificate for listener in listeners for server in listener.tls}
         # Only what some route forwards to: a rule that lost its path may have been the only one to name a cluster.
         forwarded = {

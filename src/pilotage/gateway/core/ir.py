@@ -117,11 +117,10 @@ class TlsServer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
-    """One port that takes connections."""
+    """What takes connections."""
 
     name: str
-    address: str
-    port: int
+    addresses: tuple[tuple[str, int], ...]  # with their ports; at least one
     tls: tuple[TlsServer, ...]  # empty: clear text
     virtual_hosts: tuple[VirtualHost, ...]  # sorted by host
 

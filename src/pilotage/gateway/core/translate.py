@@ -213,9 +213,11 @@ def _listener(listener: ir.Listener, options: Options) -> listener_pb2.Listener:
         name="envoy.filters.network.http_connection_manager",
         typed_config=_any(_connection_manager(listener, options)),
     )
+    first, *further = (_address(*each) for each in listener.addresses)
     result = listener_pb2.Listener(
         name=listener.name,
-        address=_address(listener.address, listener.port),
+        address=first,
+        additional_addresses=[listener_pb2.AdditionalAddress(address=each) for each in further],
         per_connection_buffer_limit_bytes=_uint32(BUFFER_BYTES),
         # One worker could end up with every long-lived HTTP/2 connection; this spreads them.
         connection_balance_config=listener_pb2.Listener.ConnectionBalanceConfig(

@@ -73,6 +73,10 @@ class Plan:
     second: SecondFamily | None = None  # None: a cluster of IPv4 alone
 
     @property
+    def addresses(self) -> tuple[str, ...]:
+        return (self.address, self.second.address) if self.second else (self.address,)
+
+    @property
     def pod_cidrs(self) -> tuple[str, ...]:
         return (self.pod_cidr, self.second.pod_cidr) if self.second else (self.pod_cidr,)
 

@@ -1,4 +1,4 @@
-"""The API server on the host's loopback and on the fabric's address, and everybody's credentials.
+"""The API server on the host's loopback and on the fabric's addresses, and everybody's credentials.
 
 Credentials are issued here, before serving, because this is the process that holds the authority; the supervisor starts
 the other processes as soon as they exist.
@@ -18,7 +18,12 @@ _BACKLOG = 1024
 async def serve(launch: Launch) -> None:
     """Issue credentials, then serve until cancelled."""
     layout, plan = launch.layout, launch.plan
-    inside = socket.create_server((plan.address, API_PORT), backlog=_BACKLOG)
+    inside = [
+        socket.create_server(
+            (address, API_PORT), family=socket.AF_INET6 if ":" in address else socket.AF_INET, backlog=_BACKLOG
+        )
+        for address in plan.addresses
+    ]
     authority = Authority.load_or_create(layout.data / "pki")
     issue_credentials(launch, authority)
     launch.on_issued()
@@ -29,7 +34,7 @@ async def serve(launch: Launch) -> None:
         service_cidr=",".join(plan.service_cidrs),
         cluster_domain=plan.domain,
     )
-    await run(config, sockets=[launch.sockets["api"], inside], on_ready=launch.on_ready)
+    await run(config, sockets=[launch.sockets["api"], *inside], on_ready=launch.on_ready)
 
 
 def issue_credentials(launch: Launch, authority: Authority) -> None:
@@ -54,6 +59,6 @@ def issue_credentials(launch: Launch, authority: Authority) -> None:
             )
     write_private(layout.credentials / "ca.crt", authority.certificate_pem)
     for node in launch.plan.nodes:
-        serving = authority.issue_server(f"system:node:{node.name}", (node.name,), (node.address, "127.0.0.1"))
+        serving = authority.issue_server(f"system:node:{node.name}", (node.name,), (*node.addresses, "127.0.0.1"))
         write_private(layout.credentials / f"agent-{node.name}.crt", serving.certificate_pem)
         write_private(layout.credentials / f"agent-{node.name}.key", serving.key_pem)
