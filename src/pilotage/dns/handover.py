@@ -1,8 +1,9 @@
 """Passing the listening sockets to the next process, so that an upgrade loses no question.
 
 The process in service listens on a Unix socket. The next one connects, receives the sockets (SCM_RIGHTS), loads its
-view of the cluster, starts to answer from the same queues, and says so; then the old one stops reading, answers what it
-has begun and ends. Whichever of the two reads a packet answers it, so there is no moment without anybody.
+view of the cluster, starts to answer from the same queues, and says so; then the old one stops reading, says which
+addresses it told and until when that may be believed, answers what it has begun and ends. Whichever of the two reads a
+packet answers it, so there is no moment without anybody.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import ipaddress
 import os
 import socket
 import struct
@@ -25,7 +27,8 @@ from pilotage.telemetry import get_logger
 SOCKETS_MAX = 64
 TAKE_TIMEOUT_S = 5.0
 READY = b"ready"
-DONE = b"done!"
+LEASES_BYTES_MAX = 16 * 1024 * 1024
+"""Of what the process before told; 100,000 IPv6 addresses take 6 MB."""
 _log = get_logger()
 
 
@@ -35,6 +38,12 @@ class _Offer(msgspec.Struct):
     sockets: list[Key]
 
 
+class Told(msgspec.Struct):
+    """As /leases shows it, too."""
+
+    seconds: dict[str, float]
+
+
 @dataclass(slots=True)
 class Taken:
     """What another process gave."""
@@ -42,15 +51,28 @@ class Taken:
     sockets: dict[Key, socket.socket]
     connection: socket.socket
 
-    async def confirm(self) -> None:
-        """Tell it that we answer; returns when it has stopped reading, or is gone."""
+    async def confirm(self) -> dict[bytes, float]:
+        """Tell it that we answer; returns when it has stopped reading, or is gone.
+
+        What it told: packed address → the seconds for which that may be believed. Nothing from a process that was lost.
+        """
         loop = asyncio.get_running_loop()
         self.connection.setblocking(False)
-        with contextlib.suppress(OSError, TimeoutError):
+        told = bytearray()
+        try:
             async with asyncio.timeout(TAKE_TIMEOUT_S):
                 await loop.sock_sendall(self.connection, READY)
-                await loop.sock_recv(self.connection, len(DONE))
-        self.connection.close()
+                while chunk := await loop.sock_recv(self.connection, 65_536):
+                    told += chunk
+                    if len(told) > LEASES_BYTES_MAX:
+                        raise ValueError("more than could be told")
+            seconds = msgspec.json.decode(told, type=Told).seconds if told else {}
+            return {ipaddress.ip_address(address).packed: left for address, left in seconds.items()}
+        except (OSError, TimeoutError, ValueError, msgspec.MsgspecError) as error:
+            _log.warning("leases could not be taken over", error=str(error)[:300])
+            return {}
+        finally:
+            self.connection.close()
 
 
 def take_over(path: str) -> Taken | None:
@@ -104,7 +126,7 @@ class HandoverListener:
         self._listener.listen(1)
 
     async def wait(self) -> socket.socket:
-        """Until another process answers by our sockets; the connection is to be told when we have stopped."""
+        """Until another process answers by our sockets; it waits on the connection until `leave`."""
         loop = asyncio.get_running_loop()
         while True:
             connection, _ = await loop.sock_accept(self._listener)
@@ -124,6 +146,14 @@ class HandoverListener:
 
     def close(self) -> None:
         self._listener.close()
+
+
+async def leave(relief: socket.socket, told: bytes) -> None:
+    """We have stopped reading, and told this."""
+    with contextlib.suppress(OSError, TimeoutError):  # it has what it needs to answer
+        async with asyncio.timeout(TAKE_TIMEOUT_S):
+            await asyncio.get_running_loop().sock_sendall(relief, told)
+    relief.close()
 
 
 def _peer_uid(connection: socket.socket) -> int:

@@ -33,7 +33,7 @@ from pilotage.dns.core.records import ZoneSettings
 from pilotage.dns.core.table import Table
 from pilotage.dns.core.ttl import Ages
 from pilotage.dns.familiar import expose
-from pilotage.dns.handover import HandoverListener, take_over
+from pilotage.dns.handover import HandoverListener, Told, leave, take_over
 from pilotage.dns.imports import Imports
 from pilotage.dns.lastgood import LastGood
 from pilotage.dns.metrics import ADDRESSES, CHANGES, COMPILED, SERVICES
@@ -150,7 +150,9 @@ class Server:
                 tasks.start(self._grow_ttls(), name="ttl")
                 if self._taken is not None:
                     await self._listen(stack, tasks, pages)
-                    await self._taken.confirm()
+                    told = await self._taken.confirm()
+                    if self.table.leases is not None:
+                        self.table.leases.adopt(told)
                 on_ready()
                 _log.info("dns ready", addresses=[str(address) for address in self.addresses])
                 await self._until_relieved()
@@ -173,7 +175,7 @@ class Server:
             listener.pause()
         for acceptor in self._acceptors:
             await acceptor.stop()
-        relief.close()
+        await leave(relief, self._leases(DRAIN_S))
         _log.info("relieved, finishing what was begun")
 
     async def _finish(self) -> None:
@@ -184,11 +186,11 @@ class Server:
                 return
             await asyncio.sleep(DRAIN_CHECK_S)
 
-    def _leases(self) -> bytes:
+    def _leases(self, answering_s: float = 0.0) -> bytes:
         """Address → seconds, for whoever wants to give an address to another pod."""
-        remaining = self.table.leases.remaining() if self.table.leases is not None else {}
+        remaining = self.table.leases.remaining(answering_s) if self.table.leases is not None else {}
         named = {str(ipaddress.ip_address(packed)): round(seconds, 3) for packed, seconds in remaining.items()}
-        return msgspec.json.encode({"seconds": named})
+        return msgspec.json.encode(Told(seconds=named))
 
     def _unready(self) -> str:
         """For /readyz, and the moment when the gauges are looked at."""

@@ -228,7 +228,8 @@ class Pair:
     """One server in service and what is needed to start the next, in this process."""
 
     def __init__(self, folder: Path) -> None:
-        self.options = {"handover": str(folder / "handover"), **write_certificate(folder)}
+        health = f"127.0.0.1:{free_ports(1)[0]}"
+        self.options = {"handover": str(folder / "handover"), "health": health, **write_certificate(folder)}
         self.tasks: Any = None
         self.ended = asyncio.Event()
 
@@ -237,12 +238,13 @@ class Pair:
         await self._run(server, self.ended)
         return server
 
-    async def second(self, first: Server) -> None:
-        """Returns when it answers and the first has stopped to accept."""
+    async def second(self, first: Server) -> Server:
+        """When it answers and the first has stopped to accept."""
         (host, tls), (address,) = first.secure.tls[0], first.addresses
         config = Config(listen=(str(address),), listen_tls=(f"{host}:{tls}",), **self.options)
         server = await asyncio.to_thread(Server, config)
         await self._run(server, asyncio.Event())
+        return server
 
     async def _run(self, server: Server, ended: asyncio.Event) -> None:
         ready = asyncio.Event()
@@ -322,3 +324,19 @@ async def test_a_process_that_asks_and_does_not_come_changes_nothing(
     await pair.second(server)
     async with asyncio.timeout(LOST_S):
         await pair.ended.wait()
+
+
+async def test_what_the_first_told_the_second_knows(pair: Pair) -> None:
+    server = await pair.first()
+    for _ in range(3):  # an answer that was asked for before is kept ready
+        reply = await dns.asyncquery.udp(question(), "127.0.0.1", port=server.addresses[0].port, timeout=LOST_S)
+        assert addresses(reply) == [ADDRESS]
+    assert server.table.leases is not None
+    server.table.leases.adopt({bytes(4): 3600.0})  # as if it had taken over itself
+    ttl = server.table.leases.remaining()[socket.inet_aton(ADDRESS)]
+    second = await pair.second(server)
+    assert second.table.leases is not None
+    known = second.table.leases.remaining()
+    assert set(known) == {bytes(4), socket.inet_aton(ADDRESS)}
+    assert known[socket.inet_aton(ADDRESS)] > ttl, "it may be told once more while the first finishes"
+    assert 3500 < known[bytes(4)] < 3600

@@ -7,7 +7,7 @@ is never too early, and too late only by the time nobody asked. Fed by `table`; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 
 from pilotage.dns.core.record import AAAA, A
 from pilotage.dns.core.zone import Answer
@@ -48,17 +48,22 @@ class Leases:
         for scope in list(self._held):
             self.dropped(scope)
 
-    def _lapse(self, address: bytes, ttl: int) -> None:
+    def adopt(self, remaining: Mapping[bytes, float]) -> None:
+        """Somebody else told these, for so many seconds from now."""
+        for address, seconds in remaining.items():
+            self._lapse(address, seconds)
+
+    def _lapse(self, address: bytes, ttl: float) -> None:
         now = self._now()
         if len(self._lapsing) >= LAPSING_MAX:
             self._lapsing = {known: end for known, end in self._lapsing.items() if end > now}
         self._lapsing[address] = max(now + ttl, self._lapsing.get(address, 0.0))
 
-    def remaining(self) -> dict[bytes, float]:
-        """Seconds for which each address may still be believed at least; of held ones, as if dropped now."""
+    def remaining(self, answering_s: float = 0.0) -> dict[bytes, float]:
+        """Seconds for which each address may still be believed; of held ones, as if dropped in `answering_s`."""
         now = self._now()
         found = {address: end - now for address, end in self._lapsing.items() if end > now}
         for addresses in self._held.values():
             for address, ttl in addresses.items():
-                found[address] = max(float(ttl), found.get(address, 0.0))
+                found[address] = max(answering_s + ttl, found.get(address, 0.0))
         return found
