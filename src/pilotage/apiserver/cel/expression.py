@@ -62,6 +62,7 @@ class Expression:
     result: str  # the name of the type it was checked to have; dyn when only evaluation will tell
     _program: Any
     _environment: Any
+    _optionals: bool  # whether an optional may hide in the value
 
     def evaluate(self, values: Mapping[str, Any], spending: Spending) -> Any:
         """The value as plain Python. Raises EvaluationError."""
@@ -70,7 +71,7 @@ class Expression:
         try:
             value = self._program.eval(self._environment.Activation(dict(values)))
             kind = value.type().name()
-            plain = value.plain_value()
+            plain = _plain(value) if self._optionals else value.plain_value()
         except (RuntimeError, TypeError, ValueError) as error:
             raise _failure(str(error)) from None
         finally:
@@ -80,12 +81,27 @@ class Expression:
         return plain
 
 
+# What makes optionals: their operators, their functions, and those of lists that return them.
+_may_make_optionals = re.compile(r"\?|opt|first|last").search
+
+
+def _plain(value: Any) -> Any:
+    """The value as plain Python, part by part: the runtime ends the process over an optional inside a map."""
+    kind = value.type().name()
+    if kind.startswith("MAP"):
+        return {key: _plain(item) for key, item in value.value().items()}
+    if kind.startswith("LIST"):
+        return [_plain(item) for item in value.value()]
+    return value.plain_value()
+
+
 # What the runtime says → what cel-go, and so every user of Kubernetes, says.
 _WORDING = (
     (re.compile(r'Key not found in map : "?([^"]*)"?'), r"no such key: \1"),
     (re.compile(r"No matching overloads found : .*"), "no such overload"),
     (re.compile(r"Index error: index=(-?\d+) size=\d+"), r"index out of bounds: \1"),
     (re.compile(r"divide by zero"), "division by zero"),
+    (re.compile(r"Unable to convert function return value[\s\S]*"), "the value is an optional that nobody unwrapped"),
     (re.compile(r"Iteration budget exceeded.*"), "operation cancelled: actual cost limit exceeded"),
 )
 
@@ -113,7 +129,8 @@ def _compiled(text: str, variables: tuple[tuple[str, str], ...]) -> Expression:
     except (RuntimeError, ValueError) as error:
         message = re.sub(r"^[A-Z_]+: ", "", str(error)).removesuffix(" [INVALID_ARGUMENT]")
         raise CompileError(f"compilation failed: {message[:1000]}") from None
-    return Expression(text, _name_of(program.return_type().name()), program, environment)
+    optionals = _may_make_optionals(text) is not None
+    return Expression(text, _name_of(program.return_type().name()), program, environment, optionals)
 
 
 def compiled(text: str, variables: Variables, *, results: tuple[str, ...] = ()) -> Expression:
