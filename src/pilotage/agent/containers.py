@@ -258,26 +258,33 @@ class Containers:
 
     def _as_granted(self, container: Container) -> Container:
         """With the resources that its record says it is started with."""
-        granted = self._owner.state.record(container.name).resources
-        return container if granted is None else msgspec.structs.replace(container, resources=granted)
+        record = self._owner.state.record(container.name)
+        if record.resources is None:
+            return container
+        held = resize.with_inherited(record.resources, record.inherited)
+        return msgspec.structs.replace(container, resources=held)
 
     async def resize(self, action: actions.ResizeContainer) -> None:
         """Hold the running container to what was granted; the outcome is posted."""
         state, name = self._owner.state, action.name
         container_id, wanted = state.record(name).container_id, state.allocated[name]
+        inherited = resize.inherited(wanted, state.allocated_whole)
+        held = resize.with_inherited(wanted, inherited)
         container = pod_spec.container_named(self._owner.pod, name)
         try:
             await self._node.runtime.update(
-                container_id, oci.resources(msgspec.structs.replace(container, resources=wanted))
+                container_id, oci.resources(msgspec.structs.replace(container, resources=held))
             )
         except (RuntimeFailure, OSError) as error:
-            told = resize.in_words(state.allocated, state.resize_generation, str(error))
+            told = resize.in_words(state.allocated, state.allocated_whole, state.resize_generation, str(error))
             self._owner.tell("Warning", "ResizeError", f"Pod resize error: {told}")
             self._owner.post(
                 ResizeFailed(name=name, container_id=container_id, message=str(error), at=self._owner.now())
             )
         else:
-            self._owner.post(ContainerResized(name=name, container_id=container_id, resources=wanted))
+            self._owner.post(
+                ContainerResized(name=name, container_id=container_id, resources=wanted, inherited=inherited)
+            )
 
     async def stop(self, action: actions.StopContainer) -> None:
         """preStop, stop signal, SIGKILL at the deadline. Ends when the container does."""

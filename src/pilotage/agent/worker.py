@@ -19,10 +19,11 @@ from pilotage.agent.core.container import ContainerPhase
 from pilotage.agent.core.state import (
     ContainerCondemned,
     ContainerExited,
-    ContainerResized,
     ContainerResumed,
     ContainerStarted,
     Event,
+    GroupResized,
+    GroupResizeFailed,
     PodMustEnd,
     PodState,
     ResizeJudged,
@@ -36,7 +37,7 @@ from pilotage.agent.publisher import StatusPublisher
 from pilotage.agent.runtime import ContainerExit
 from pilotage.agent.sandbox import Sandbox
 from pilotage.agent.services import NodeServices
-from pilotage.api.core_v1 import ObjectReference, Pod
+from pilotage.api.core_v1 import ObjectReference, Pod, ResourceRequirements
 from pilotage.api.status import ApiError, is_conflict, is_not_found
 from pilotage.client import ConnectionFailed
 from pilotage.kit.backoff import Backoff
@@ -234,7 +235,9 @@ class PodWorker:
             state = replace(state, sandbox="lost")  # nobody knows how far that went
         if state.volumes == "mounting":
             state = replace(state, volumes="absent")
-        state = replace(state, deletion_told=False)
+        # A group that nobody remembers the size of is set right.
+        group = state.group if state.sandbox != "ready" else state.group or ResourceRequirements()
+        state = replace(state, deletion_told=False, group=group, group_resizing=False)
         self._state = state
         if not self._sandbox.restore(state):
             self.post(SandboxLost(at=self.now()))
@@ -296,8 +299,6 @@ class PodWorker:
         for event in events:
             self._state = reception.receive(self.pod, self._state, event, self._node.ceilings)
             self._follow_probes(event, tasks)
-            if isinstance(event, ContainerResized):
-                self._open_groups()
         self._judge_resize()
         decision = lifecycle.decide(self.pod, self._state, self.now(), self._node.ceilings)
         self._state, self._wake_at = decision.state, decision.wake_at
@@ -311,7 +312,7 @@ class PodWorker:
         for action in decision.actions:
             self._begin(action, tasks)
         self._publisher.report(self._as_shown(), self._state)
-        if (self._state.finished, self._state.allocated) != (before.finished, before.allocated):
+        if _room_of(self._state) != _room_of(before):
             self._node.room_changed()
         if self._state.volumes == "mounted" and "refresh" not in tasks:
             refresh_at = self._node.volumes.refresh_at(self.uid)
@@ -322,32 +323,39 @@ class PodWorker:
     def _judge_resize(self) -> None:
         """Ask the node once for every change of what the pod asks for."""
         state, before = self._state, self._judged
-        if before is not None and (before is self.pod or resize.asked_for(before) == resize.asked_for(self.pod)):
+        if before is not None and (before is self.pod or resize.is_as_before(before, self.pod)):
             return
         self._judged = self.pod
         over = state.finished or state.ended or self.pod.metadata.is_deleting
         if over or not (resize.is_asked_for(self.pod, state) or state.resize_pending):
             return
-        wanted, generation = resize.asked_for(self.pod), self.pod.metadata.generation
+        wanted, whole, generation = resize.asked_for(self.pod), self.pod.spec.resources, self.pod.metadata.generation
         rejection = self._node.judge_resize(self.pod)
         if rejection is None:
             if resize.is_asked_for(self.pod, state):
-                self.tell("Normal", "ResizeStarted", f"Pod resize started: {resize.in_words(wanted, generation)}")
-            judged = ResizeJudged(allocated=wanted, generation=generation)
+                told = resize.in_words(wanted, whole, generation)
+                self.tell("Normal", "ResizeStarted", f"Pod resize started: {told}")
+            judged = ResizeJudged(allocated=wanted, whole=whole, generation=generation)
         else:
             reason, message = rejection.reason, rejection.message
             if (reason, message) != (state.resize_pending, state.resize_message):
-                told = resize.in_words(wanted, generation, message)
+                told = resize.in_words(wanted, whole, generation, message)
                 self.tell("Warning", f"Resize{reason}", f"Pod resize {reason}: {told}")
-            judged = ResizeJudged(allocated=wanted, generation=generation, reason=reason, message=message)
+            judged = ResizeJudged(allocated=wanted, whole=whole, generation=generation, reason=reason, message=message)
         self._state = reception.receive(self.pod, state, judged)
 
-    def _open_groups(self) -> None:
-        """The pod's group, as wide as its containers need it now."""
+    def _resize_group(self) -> None:
+        """The pod's group, as wide as its containers need it now; the outcome is posted."""
+        state = self._state
+        wanted = resize.widest(self.pod, state)
         try:
-            self._node.open_groups(resize.widest(self.pod, self._state))
+            self._node.open_groups(wanted)
         except OSError as error:
-            _log.warning("cannot resize the group of a pod", pod=self.pod.metadata.key, error=str(error))
+            told = resize.in_words(state.allocated, state.allocated_whole, state.resize_generation, str(error))
+            self.tell("Warning", "ResizeError", f"Pod resize error: {told}")
+            self.post(GroupResizeFailed(message=str(error), at=self.now()))
+        else:
+            self.post(GroupResized(resources=resize.of_group(wanted)))
 
     def _follow_probes(self, event: Event, tasks: TaskSet) -> None:
         """Probes run exactly while their container does."""
@@ -389,8 +397,9 @@ class PodWorker:
             case actions.StopContainer():
                 tasks.cancel(("probes", action.name))
                 tasks.start(self._containers.stop(action), key=("stop", action.name))
+            case actions.ResizeGroup():
+                self._resize_group()
             case actions.ResizeContainer():
-                self._open_groups()
                 tasks.start(self._containers.resize(action), key=("resize", action.name))
             case actions.RemoveSandbox():
                 tasks.start(self._remove_sandbox())
@@ -489,3 +498,8 @@ class PodWorker:
 
     def now(self) -> float:
         return self._node.clock.wall().timestamp()
+
+
+def _room_of(state: PodState) -> tuple[object, ...]:
+    """What other pods of the node have less or more room by."""
+    return (state.finished, state.allocated, state.allocated_whole)

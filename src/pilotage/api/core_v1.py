@@ -683,6 +683,8 @@ class PodStatus(Value):
     ephemeral_container_statuses: tuple[ContainerStatus, ...] = ()
     qos_class: str = ""
     observed_generation: int = 0
+    allocated_resources: dict[str, str] = {}  # requests of the pod together that the node has granted (KEP-5419)
+    resources: ResourceRequirements | None = None  # what the pod's group is held to; None: no agent has said so
 
     def condition(self, type: str) -> PodCondition | None:
         """The condition of that type, if it was ever set."""

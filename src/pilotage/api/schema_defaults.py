@@ -14,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from pilotage.api import quantity
 from pilotage.api.catalogue import Resource
+from pilotage.api.quotas import pod_total
 from pilotage.api.schema import Schema
 
 _Object = dict[str, Any]
@@ -75,12 +77,27 @@ def _pod(pod: _Object) -> None:
             requests = _struct(container["resources"], "requests")
             for name, amount in limits.items():
                 requests.setdefault(name, amount)
+    _whole_requests(spec)
     spec.setdefault("enableServiceLinks", True)
     _pod_spec(spec)
     if spec.get("hostNetwork"):
         for container in containers(spec):
             for port in container.get("ports") or ():
                 port.setdefault("hostPort", port.get("containerPort"))
+
+
+def _whole_requests(spec: _Object) -> None:
+    """A pod that limits itself as a whole requests what its containers do, else its limit (KEP-2837)."""
+    limits = (spec.get("resources") or {}).get("limits")
+    if not limits:
+        return
+    requests = _struct(spec["resources"], "requests")
+    together = pod_total({**spec, "resources": {}, "overhead": {}}, "requests")
+    for name, amount in together.items():
+        if name in ("cpu", "memory"):
+            requests.setdefault(name, quantity.render(amount, binary=name == "memory"))
+    for name, amount in limits.items():
+        requests.setdefault(name, amount)
 
 
 def _pod_spec(spec: _Object) -> None:

@@ -12,12 +12,14 @@ from typing import Any
 
 from pilotage.api import quantity
 from pilotage.api import schema_names as names
+from pilotage.api.quotas import pod_total
 from pilotage.api.schema_problems import Problems
 
 _Object = dict[str, Any]
 
 _HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc", "sleep")
 _STANDARD_RESOURCES = frozenset({"cpu", "memory", "ephemeral-storage"})
+_WHOLE_RESOURCES = ("cpu", "memory")  # and huge pages
 
 
 def pod(document: _Object, problems: Problems) -> None:
@@ -39,6 +41,7 @@ def pod_spec(spec: _Object, path: str, problems: Problems) -> None:
             seen.add(container.get("name", ""))
             _container(container, where, volumes, problems, init=field == "initContainers")
     _ephemeral_containers(spec, path, problems)
+    _whole_resources(spec, path, problems)
     _host_ports(spec, path, problems)
     _placement(spec, path, problems)
     _names(spec, path, problems)
@@ -219,6 +222,34 @@ def resources(requirements: _Object, path: str, problems: Problems) -> None:
                 problems.invalid(
                     f"{path}.requests", amount, f"must be less than or equal to {name} limit of {limits[name]}"
                 )
+
+
+def _whole_resources(spec: _Object, path: str, problems: Problems) -> None:
+    """What a pod asks for as a whole holds what its containers ask for (KEP-2837)."""
+    whole = spec.get("resources")
+    if not whole:
+        return
+    where = f"{path}.resources"
+    if whole.get("claims"):
+        problems.forbidden(f"{where}.claims", "claims may not be set for Resources at pod-level")
+    for kind in ("limits", "requests"):
+        for name in whole.get(kind) or ():
+            if name not in _WHOLE_RESOURCES and not name.startswith("hugepages-"):
+                problems.unsupported(f"{where}.{kind}[{name}]", name, (*_WHOLE_RESOURCES, "hugepages-"))
+    resources(whole, where, problems)
+    asked: Mapping[str, str] = whole.get("requests") or {}
+    for name, together in pod_total({**spec, "resources": {}, "overhead": {}}, "requests").items():
+        if name in asked and together > quantity.parse(asked[name]):
+            least = quantity.render(together, binary=name != "cpu")
+            detail = f"must be greater than or equal to aggregate container requests of {least}"
+            problems.invalid(f"{where}.requests[{name}]", asked[name], detail)
+    capped: Mapping[str, str] = whole.get("limits") or {}
+    for field in ("containers", "initContainers"):
+        for index, container in enumerate(spec.get(field) or ()):
+            for name, amount in ((container.get("resources") or {}).get("limits") or {}).items():
+                if name in capped and quantity.parse(amount) > quantity.parse(capped[name]):
+                    at = f"{path}.{field}[{index}].resources.limits"
+                    problems.invalid(at, amount, f"must be less than or equal to pod limits of {capped[name]}")
 
 
 # Volumes

@@ -31,7 +31,7 @@ from pilotage.kit.clock import Clock
 from pilotage.kit.tasks import TaskSet, task_set
 from pilotage.scheduler.core.cycle import Unschedulable, schedule
 from pilotage.scheduler.core.gates import is_gated
-from pilotage.scheduler.core.model import ClaimInfo, Cluster, PodInfo, PodKey
+from pilotage.scheduler.core.model import ClaimInfo, Cluster, PodInfo, PodKey, reserved
 from pilotage.scheduler.core.preemption import Budget, NoPreemption, Preemption, lower_nominations, preempt
 from pilotage.scheduler.core.queue import ClusterEvent, QueuedPod, SchedulingQueue
 from pilotage.scheduler.core.spreading import owner_selector
@@ -132,8 +132,10 @@ class Scheduler:
             self._cluster.withdraw(key)
             known = old is not None and bool(old.spec.node_name)
             if known and old is not None and _placed_inputs(old) == _placed_inputs(new):
-                if old.status.start_time != new.status.start_time:
+                if _shown_inputs(old) != _shown_inputs(new):
                     self._cluster.place(PodInfo.of(new), new.spec.node_name)
+                    if reserved(old) != reserved(new):
+                        self._happened(ClusterEvent.POD_CHANGED)
                 return
             self._cluster.place(PodInfo.of(new), new.spec.node_name)
             self._happened(ClusterEvent.POD_CHANGED if known else ClusterEvent.POD_BOUND)
@@ -389,6 +391,13 @@ class Scheduler:
             patch_type=PatchType.STRATEGIC,
             subresource="status",
         )
+
+
+def _shown_inputs(pod: Pod) -> tuple[object, ...]:
+    """What of a placed pod's status matters to scheduling: when it started, and how far a resize has come."""
+    status = pod.status
+    pending = status.condition("PodResizePending")
+    return (status.start_time, status.allocated_resources, status.resources, pending and pending.reason)
 
 
 def _placed_inputs(pod: Pod) -> tuple[object, ...]:

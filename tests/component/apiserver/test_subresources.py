@@ -35,6 +35,28 @@ async def test_a_resize_changes_what_containers_get_and_nothing_else(http: Http)
     assert refused.status == 422 and "QOS Class may not change" in refused.body["message"]
 
 
+async def test_what_a_pod_asks_for_as_a_whole_is_resized_and_counted_by_its_quota(http: Http) -> None:
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}, "spec": {"hard": {"cpu": "3"}}}
+    assert (await http("POST", "/api/v1/namespaces/default/resourcequotas", quota)).status == 201
+    body = pod("a")
+    body["spec"]["resources"] = {"requests": {"cpu": "1"}, "limits": {"cpu": "2"}}
+    assert (await http("POST", PODS, body)).status == 201
+
+    def asking(cpu: str) -> dict[str, Any]:
+        return {"spec": {"resources": {"requests": {"cpu": cpu}, "limits": {"cpu": "4"}}}}
+
+    plain = await http("PATCH", f"{PODS}/a", asking("2"), Content_Type=STRATEGIC)
+    assert plain.status == 422 and "pod updates may not change fields" in plain.body["message"]
+    resized = await http("PATCH", f"{PODS}/a/resize", asking("2500m"), Content_Type=STRATEGIC)
+    assert resized.status == 200, resized.body
+    assert resized.body["spec"]["resources"] == asking("2500m")["spec"]["resources"]
+    refused = await http("PATCH", f"{PODS}/a/resize", asking("3500m"), Content_Type=STRATEGIC)
+    assert refused.status == 403 and "exceeded quota: q, requested: cpu=1, used: cpu=2500m" in refused.body["message"]
+    removal = [{"op": "remove", "path": "/spec/resources/limits"}]
+    gone = await http("PATCH", f"{PODS}/a/resize", removal, Content_Type=JSON_PATCH)
+    assert gone.status == 422 and "pod-level resource limits cannot be removed" in gone.body["message"]
+
+
 async def test_ephemeral_containers_have_a_door_of_their_own(http: Http) -> None:
     await http("POST", PODS, pod("a"))
     debugger = {"name": "debugger", "image": "localhost/host", "targetContainerName": "main"}

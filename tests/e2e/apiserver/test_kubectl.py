@@ -115,6 +115,17 @@ async def test_imperative_commands(kubectl: Kubectl) -> None:
     assert len((await kubectl("create token default")).split(".")) == 3
 
 
+async def test_a_pod_is_resized(kubectl: Kubectl) -> None:
+    containers = '"containers":[{"name":"a","image":"localhost/host"}]'
+    limits = '"resources":{"limits":{"cpu":"2","memory":"1Gi"}}'
+    await kubectl("run shared --image=localhost/host --overrides", f'{{"spec":{{{containers},{limits}}}}}')
+    whole = '{"spec":{"resources":{"requests":{"cpu":"4"},"limits":{"cpu":"4"}}}}'
+    assert "patched" in await kubectl("patch pod shared --subresource resize --patch", whole)
+    assert await kubectl("get pod shared -o jsonpath={.spec.resources.limits.cpu}") == "4"
+    refused = await kubectl("patch pod shared --subresource=resize --patch", f'{{"spec":{{{limits}}}}}', fails=True)
+    assert "Pod QOS Class may not change as a result of resizing" in refused
+
+
 async def test_discovery_and_explanations(kubectl: Kubectl) -> None:
     resources = await kubectl("api-resources")
     for expected in ("deployments", "endpointslices", "ingresses", "poddisruptionbudgets"):

@@ -3,14 +3,16 @@
 from collections.abc import Callable
 from typing import Any
 
-from pilotage.agent.core import lifecycle, reception
-from pilotage.agent.core.actions import Action, RecordEvent, StartContainer, StopContainer
+from pilotage.agent.core import lifecycle, reception, resize
+from pilotage.agent.core.actions import Action, RecordEvent, ResizeGroup, StartContainer, StopContainer
 from pilotage.agent.core.crash_backoff import USUAL, Ceilings
 from pilotage.agent.core.state import (
     ContainerExited,
     ContainerRefused,
     ContainerStarted,
     Event,
+    GroupResized,
+    GroupResizeFailed,
     PodState,
     SandboxReady,
     SandboxRemoved,
@@ -18,7 +20,7 @@ from pilotage.agent.core.state import (
 )
 from pilotage.agent.core.status import report
 from pilotage.api.codec import convert
-from pilotage.api.core_v1 import Pod, PodStatus
+from pilotage.api.core_v1 import Pod, PodStatus, ResourceRequirements
 
 NOW = 1_800_000_000.0
 
@@ -54,6 +56,8 @@ class Life:
         self.now = now
         self.state: PodState = reception.begin(pod, now)
         self.wake_at: float | None = None
+        self.groups: list[ResourceRequirements] = []  # what the pod's group was to be held to, the latest last
+        self.group_refusal = ""  # what the kernel says to the next one; empty: nothing
 
     def step(self, *events: Event, after_s: float = 0.0) -> list[Action]:
         self.now += after_s
@@ -61,7 +65,19 @@ class Life:
             self.state = reception.receive(self.pod, self.state, event, self.ceilings)
         decision = lifecycle.decide(self.pod, self.state, self.now, self.ceilings)
         self.state, self.wake_at = decision.state, decision.wake_at
-        return list(decision.actions)
+        acts = list(decision.actions)
+        if ResizeGroup() not in acts:
+            return acts
+        return [*(act for act in acts if act != ResizeGroup()), *self.step(self._group_resized())]
+
+    def _group_resized(self) -> Event:
+        """As the shell does it: at once."""
+        wanted = resize.of_group(resize.widest(self.pod, self.state))
+        self.groups.append(wanted)
+        refusal, self.group_refusal = self.group_refusal, ""
+        if refusal:
+            return GroupResizeFailed(message=refusal, at=self.now)
+        return GroupResized(resources=wanted)
 
     def bring_up(self) -> list[Action]:
         """Up to the first containers' starts."""

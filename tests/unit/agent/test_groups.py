@@ -123,6 +123,22 @@ def test_version_2_tells_usage_and_kills(tmp_path: Path) -> None:
     assert there.was_oom_killed("u1", "c1")
 
 
+def test_version_2_follows_a_pod_that_is_resized_unless_it_uses_more(tmp_path: Path) -> None:
+    there = ControlGroups("/p/n1", root=unified_root(tmp_path / "cgroup"), make=make_group)
+
+    def sized(cpu: str, memory: str) -> Any:
+        return make_pod("a", resources={"requests": {"memory": "16Mi"}, "limits": {"cpu": cpu, "memory": memory}})
+
+    there.open_pod(sized("2", "64Mi"))
+    group = tmp_path / "cgroup/p/n1/burstable/podu1"
+    (group / "memory.current").write_text(str(40 * MI))
+    there.open_pod(sized("500m", "48Mi"))
+    assert ((group / "cpu.max").read_text(), (group / "memory.max").read_text()) == ("50000 100000", str(48 * MI))
+    with pytest.raises(OSError, match=f"pod memory limit .{32 * MI}. below current usage .{40 * MI}."):
+        there.open_pod(sized("1", "32Mi"))
+    assert ((group / "cpu.max").read_text(), (group / "memory.max").read_text()) == ("50000 100000", str(48 * MI))
+
+
 def test_a_controller_that_the_machine_lacks_is_an_error(tmp_path: Path) -> None:
     there = ControlGroups("/p/n1", root=unified_root(tmp_path / "cgroup", "cpu memory"), make=make_group)
     with pytest.raises(FileNotFoundError):

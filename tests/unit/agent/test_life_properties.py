@@ -187,7 +187,17 @@ class PodLife(RuleBasedStateMachine):
         )
         if not (self.life.state.finished or self.life.state.ended):
             wanted = resize.asked_for(self.life.pod)
-            self.step(ResizeJudged(allocated=wanted, generation=generation, reason=reason, message="m"))
+            whole = self.life.pod.spec.resources
+            self.step(ResizeJudged(allocated=wanted, whole=whole, generation=generation, reason=reason, message="m"))
+
+    @rule(cpu=st.sampled_from(["1", "2", "3"]), refusal=st.sampled_from(["", "busy"]))
+    def the_pod_is_resized_as_a_whole(self, cpu: str, refusal: str) -> None:
+        whole = ResourceRequirements(requests={"cpu": cpu}, limits={"cpu": cpu})
+        spec = msgspec.structs.replace(self.life.pod.spec, resources=whole)
+        self.life.pod = msgspec.structs.replace(self.life.pod, spec=spec)
+        self.life.group_refusal = refusal
+        allocated = resize.asked_for(self.life.pod)
+        self.step(ResizeJudged(allocated=allocated, whole=whole, generation=self.life.pod.metadata.generation))
 
     @rule(fails=st.booleans())
     def the_kernel_resizes(self, fails: bool) -> None:
@@ -197,7 +207,9 @@ class PodLife(RuleBasedStateMachine):
                 self.step(ResizeFailed(name=name, container_id=identifier, message="m", at=self.life.now))
             else:
                 wanted = self.life.state.allocated[name]
-                self.step(ContainerResized(name=name, container_id=identifier, resources=wanted))
+                inherited = resize.inherited(wanted, self.life.state.allocated_whole)
+                resized = ContainerResized(name=name, container_id=identifier, resources=wanted, inherited=inherited)
+                self.step(resized)
 
     @precondition(lambda self: len(self.life.pod.spec.ephemeral_containers) < 2)
     @rule()

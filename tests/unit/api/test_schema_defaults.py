@@ -73,6 +73,15 @@ def test_requests_follow_limits_in_pods_but_not_in_templates() -> None:
     assert "requests" not in template["spec"]["containers"][0]["resources"]
 
 
+def test_the_requests_of_a_pod_as_a_whole_are_its_containers_else_its_limits() -> None:
+    asking = [container(resources={"requests": {"memory": "64Mi"}}) for _ in range(2)]
+    spec = {"containers": asking, "resources": {"limits": {"cpu": "2", "memory": "1Gi"}}}
+    made = defaulted("Pod", spec)["resources"]
+    assert made["requests"] == {"cpu": "2", "memory": "128Mi"}
+    assert "requests" not in defaulted("Deployment", {"template": {"spec": spec}})["template"]["spec"]["resources"]
+    assert "resources" not in defaulted("Pod", {"containers": asking})
+
+
 def test_probes() -> None:
     probed = container(readinessProbe={"httpGet": {"port": 80}, "periodSeconds": 2})
     probe = defaulted("Pod", {"containers": [probed]})["containers"][0]["readinessProbe"]

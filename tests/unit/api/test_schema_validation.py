@@ -73,6 +73,28 @@ LABEL = (
             id="request above limit",
         ),
         pytest.param(
+            {"resources": {"requests": {"cpu": "1", "x.io/y": "1"}}},
+            [
+                'spec.resources.requests[x.io/y]: Unsupported value: "x.io/y": supported values: "cpu", "memory", '
+                '"hugepages-"'
+            ],
+            id="a pod as a whole asks for a device",
+        ),
+        pytest.param(
+            {
+                "containers": [container(resources={"requests": {"memory": "2Gi"}, "limits": {"cpu": "3"}})],
+                "resources": {"requests": {"memory": "1Gi"}, "limits": {"cpu": "2"}},
+            },
+            [
+                'spec.resources.requests: Invalid value: "3": must be less than or equal to cpu limit of 2',
+                'spec.resources.requests[memory]: Invalid value: "1Gi": '
+                "must be greater than or equal to aggregate container requests of 2Gi",
+                'spec.containers[0].resources.limits: Invalid value: "3": '
+                "must be less than or equal to pod limits of 2",
+            ],
+            id="containers that ask for more than the pod as a whole",
+        ),
+        pytest.param(
             {"containers": [container(livenessProbe={"periodSeconds": 1})]},
             ["spec.containers[0].livenessProbe: Required value: must specify a handler type"],
             id="probe without handler",

@@ -274,9 +274,61 @@ def test_what_may_not_change(kind: str, old: dict[str, Any], new: dict[str, Any]
     ],
 )
 def test_a_resize_keeps_the_quality_of_service(before: Any, after: Any, wrong: str) -> None:
-    def sized(resources: Any) -> dict[str, Any]:
-        return {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "resources": resources}]}}
-
-    pods = next(r for r in BUILTIN if r.kind == "Pod")
-    found = [error.message for error in check_update(pods, sized(before), sized(after), "resize")]
+    found = resized({"containers": [{"name": "c", "resources": before}]}, {"containers": [{"resources": after}]})
     assert any(wrong in message for message in found) if wrong else not found
+
+
+def resized(before: dict[str, Any], after: dict[str, Any], **metadata: Any) -> list[str]:
+    pods = next(r for r in BUILTIN if r.kind == "Pod")
+    old, new = ({"metadata": {"name": "p", **metadata}, "spec": spec} for spec in (before, after))
+    return [f"{error.field}: {error.message}" for error in check_update(pods, old, new, "resize")]
+
+
+WHOLE = {"requests": {"cpu": "1"}, "limits": {"cpu": "2"}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        pytest.param(WHOLE, {"requests": {"cpu": "2"}, "limits": {"cpu": "3"}}, [], id="it grows"),
+        pytest.param(WHOLE, {**WHOLE, "requests": {"cpu": "1", "memory": "1Gi"}}, [], id="it asks for more kinds"),
+        pytest.param(
+            {}, WHOLE, ['spec: Invalid value: "Burstable": Pod QOS Class may not change as a result of resizing'],
+            id="it comes into being and is of another class then",
+        ),
+        pytest.param(WHOLE, {"requests": {"cpu": "2"}, "limits": {"cpu": "2"}}, [], id="as burstable as before"),
+        pytest.param(
+            WHOLE, {"requests": {"cpu": "1"}},
+            ["spec.resources.limits: Forbidden: pod-level resource limits cannot be removed"], id="a limit goes",
+        ),
+        pytest.param(
+            WHOLE, {**WHOLE, "requests": {"cpu": "1", "hugepages-2Mi": "2Mi"}},
+            ["spec: Forbidden: only cpu and memory resources are mutable at pod-level"], id="huge pages",
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_pod_asks_for_as_a_whole_may_be_resized(before: Any, after: Any, expected: list[str]) -> None:
+    one = [{"name": "c"}]
+    assert resized({"containers": one, "resources": before}, {"containers": one, "resources": after}) == expected
+
+
+def test_what_a_pod_asks_for_as_a_whole_cannot_be_taken_back() -> None:
+    asking = [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]
+    found = resized({"containers": asking, "resources": WHOLE}, {"containers": asking})
+    assert found == ["spec.resources: Forbidden: pod-level resources cannot be removed"]
+
+
+def test_what_shows_a_static_pod_and_init_containers_that_run_once_are_not_resized() -> None:
+    one = {"containers": [{"name": "c"}], "resources": WHOLE}
+    mirrored = {"kubernetes.io/config.mirror": "x"}
+    assert resized(one, one, annotations=mirrored) == [": Forbidden: static pods cannot be resized"]
+    policy = [{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]
+    init = {"name": "i", "resizePolicy": policy, "resources": {"requests": {"cpu": "1"}}}
+    grown = {**init, "resources": {"requests": {"cpu": "2"}}}
+    found = resized({**one, "initContainers": [init]}, {**one, "initContainers": [grown]})
+    assert found == [
+        "spec.initContainers[0]: Forbidden: non-sidecar init containers with a resize policy of RestartContainer "
+        "cannot be resized"
+    ]
+    sidecar = {"restartPolicy": "Always"}
+    assert not resized({**one, "initContainers": [init | sidecar]}, {**one, "initContainers": [grown | sidecar]})

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from tests.unit.scheduler.conftest import make_node, make_pod
 
 from pilotage.api.codec import convert
-from pilotage.api.core_v1 import PodSpec
+from pilotage.api.core_v1 import Pod, PodSpec
 from pilotage.api.labels import parse_selector
-from pilotage.scheduler.core.model import Cluster, HostPort, PodKey, pod_requests
+from pilotage.scheduler.core.model import Cluster, HostPort, PodKey, pod_requests, reserved
 
 
 def container(cpu: str, *, sidecar: bool = False) -> dict[str, Any]:
@@ -45,6 +45,30 @@ REQUESTS = [
 @pytest.mark.parametrize(("spec", "millicores"), REQUESTS)
 def test_requests(spec: Any, millicores: int) -> None:
     assert pod_requests(convert(PodSpec, spec))["cpu"] == millicores
+
+
+@pytest.mark.parametrize(
+    ("asked", "granted", "held", "pending", "millicores"),
+    [
+        pytest.param("2", "2", "2", "", 2000, id="nothing changes"),
+        pytest.param("3", "2", "2", "Deferred", 3000, id="it is to grow"),
+        pytest.param("1", "1", "2", "", 2000, id="it has yet to shrink"),
+        pytest.param("1", "2", "2", "", 2000, id="nobody has looked at it yet"),
+        pytest.param("100", "2", "2", "Infeasible", 2000, id="it can never be had"),
+        pytest.param("2", "", "", "", 2000, id="no agent has said anything"),
+    ],
+)
+def test_a_pod_that_is_being_resized_takes_the_most_it_may_have(
+    asked: str, granted: str, held: str, pending: str, millicores: int
+) -> None:
+    status: dict[str, Any] = {"allocatedResources": {"cpu": granted}, "resources": {"requests": {"cpu": held}}}
+    conditions = [{"type": "PodResizePending", "status": "True", "reason": pending}] if pending else []
+    spec = {"containers": [container("100m")], "resources": {"requests": {"cpu": asked}}}
+    pod = convert(
+        Pod,
+        {"metadata": {"name": "p"}, "spec": spec, "status": {"conditions": conditions, **(status if granted else {})}},
+    )
+    assert reserved(pod)["cpu"] == millicores
 
 
 @pytest.mark.parametrize(

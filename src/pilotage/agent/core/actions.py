@@ -45,6 +45,14 @@ class ResizeContainer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResizeGroup:
+    """Hold the pod's group to what it needs now, at once: before any container of this decision is resized or started.
+
+    Report `GroupResized` or `GroupResizeFailed`.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RemoveSandbox:
     """Take down network, namespaces and volumes (no process is left); report `SandboxRemoved`."""
 
@@ -70,6 +78,7 @@ Action = (
     | StartContainer
     | StopContainer
     | ResizeContainer
+    | ResizeGroup
     | RemoveSandbox
     | ConfirmDeletion
     | RecordEvent

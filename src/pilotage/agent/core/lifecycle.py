@@ -21,6 +21,7 @@ from pilotage.agent.core.actions import (
     RecordEvent,
     RemoveSandbox,
     ResizeContainer,
+    ResizeGroup,
     StartContainer,
     StopContainer,
 )
@@ -170,7 +171,8 @@ def _live(course: _Course) -> None:
         course.set(volumes="mounting")
         course.actions.append(MountVolumes())
     if state.sandbox in ("absent", "lost") and course.due(state.sandbox_retry_at):
-        course.set(sandbox="creating")
+        group = resize.of_group(resize.as_allocated(course.pod, state))
+        course.set(sandbox="creating", group=group, group_resizing=False, group_error="")
         course.actions.append(CreateSandbox())
     _resize(course)
     _stop_condemned(course)
@@ -205,6 +207,7 @@ def _startable(course: _Course) -> Iterator[Container]:
 
 def _resize(course: _Course) -> None:
     """Hold running containers to what was granted, or stop those that must be started anew for it."""
+    _resize_group(course)
     for record in course.state.records:
         if not resize.is_due(record, course.state) or record.stop_message or record.resizing:
             continue
@@ -223,9 +226,21 @@ def _resize(course: _Course) -> None:
     state = course.state
     if not state.resize_generation or resize.under_way(state):
         return
-    told = resize.in_words(state.allocated, state.resize_generation)
+    told = resize.in_words(state.allocated, state.allocated_whole, state.resize_generation)
     course.set(resize_generation=0)
     course.actions.append(RecordEvent(type="Normal", reason="ResizeCompleted", message=f"Pod resize completed: {told}"))
+
+
+def _resize_group(course: _Course) -> None:
+    """The group around the containers: wide enough for what they are held to and for what they were granted."""
+    state = course.state
+    if state.sandbox != "ready" or state.group is None or state.group_resizing:
+        return
+    if state.group == resize.of_group(resize.widest(course.pod, state)):
+        course.set(group_error="")
+    elif course.due(state.group_retry_at):
+        course.set(group_resizing=True)
+        course.actions.append(ResizeGroup())
 
 
 def _stop_condemned(course: _Course) -> None:
@@ -288,6 +303,8 @@ def _start(course: _Course, record: ContainerRecord) -> None:
         if record.termination is not None
         else record.crash_backoff
     )
+    granted = course.state.allocated.get(record.name)
+    inherited = resize.inherited(granted, course.state.allocated_whole) if granted is not None else {}
     # Forgetting the container of the try before keeps a late exit of it from being taken for this one's.
     course.put(
         moved(
@@ -298,7 +315,8 @@ def _start(course: _Course, record: ContainerRecord) -> None:
             container_id="",
             termination=None,
             last_termination=record.termination or record.last_termination,
-            resources=course.state.allocated.get(record.name),
+            resources=granted,
+            inherited=inherited,
         )
     )
     course.actions.append(StartContainer(name=record.name, attempt=attempt))

@@ -21,6 +21,8 @@ from pilotage.agent.core.state import (
     ContainerResumed,
     ContainerStarted,
     Event,
+    GroupResized,
+    GroupResizeFailed,
     PodMustEnd,
     PodState,
     ProbeChanged,
@@ -70,7 +72,13 @@ def begin(pod: Pod, now: float) -> PodState:
     over = pod.status.phase if pod.status.phase in ("Succeeded", "Failed") else ""
     # activeDeadlineSeconds counts from the start that was published, whichever agent did it.
     started_at = timestamps.from_text(pod.status.start_time) if pod.status.start_time else now
-    return PodState(records=tuple(records), started_at=started_at, finished=over, allocated=resize.asked_for(pod))
+    return PodState(
+        records=tuple(records),
+        started_at=started_at,
+        finished=over,
+        allocated=resize.asked_for(pod),
+        allocated_whole=pod.spec.resources,
+    )
 
 
 def receive(pod: Pod, state: PodState, event: Event, ceilings: Ceilings = USUAL) -> PodState:
@@ -126,11 +134,18 @@ def receive(pod: Pod, state: PodState, event: Event, ceilings: Ceilings = USUAL)
             if record.container_id != event.container_id:
                 return state
             if isinstance(event, ContainerResized):
-                changed = replace(record, resizing=False, resources=event.resources, resize_error="")
+                changed = replace(
+                    record, resizing=False, resources=event.resources, inherited=event.inherited, resize_error=""
+                )
             else:
                 retry_at = event.at + RESIZE_RETRY_S
                 changed = replace(record, resizing=False, resize_error=event.message, resize_retry_at=retry_at)
             return state.with_record(changed)
+        case GroupResized():
+            return replace(state, group=event.resources, group_resizing=False, group_error="")
+        case GroupResizeFailed():
+            retry_at = event.at + RESIZE_RETRY_S
+            return replace(state, group_resizing=False, group_error=event.message, group_retry_at=retry_at)
         case ContainerStarted() | ContainerResumed() | ContainerRefused() | ContainerExited():
             return state.with_record(_receive_container(pod, state.record(event.name), event, ceilings))
         case _:
@@ -143,13 +158,17 @@ def _after_judgement(state: PodState, event: ResizeJudged) -> PodState:
         return replace(state, resize_pending=event.reason, resize_message=event.message)
     # A change of mind ends the wait for the kernel to accept what was wanted before.
     records = tuple(replace(one, resize_error="", resize_retry_at=0.0) for one in state.records)
+    before, after = (state.allocated, state.allocated_whole), (event.allocated, event.whole)
     return replace(
         state,
         records=records,
         allocated=event.allocated,
+        allocated_whole=event.whole,
+        group_error="",
+        group_retry_at=0.0,
         resize_pending="",
         resize_message="",
-        resize_generation=event.generation if event.allocated != state.allocated else state.resize_generation,
+        resize_generation=event.generation if before != after else state.resize_generation,
     )
 
 
@@ -179,7 +198,15 @@ def _after_loss(pod: Pod, state: PodState, at: float) -> PodState:
             record = moved(record, ContainerEvent.REPEAT)
         records.append(record)
     return msgspec.structs.replace(
-        state, records=tuple(records), sandbox="lost", volumes="absent", initialized=False, pod_ips=()
+        state,
+        records=tuple(records),
+        sandbox="lost",
+        volumes="absent",
+        initialized=False,
+        pod_ips=(),
+        group=None,
+        group_resizing=False,
+        group_error="",
     )
 
 

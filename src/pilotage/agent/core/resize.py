@@ -1,13 +1,15 @@
-"""Changing a pod's resources while it runs (KEP-1287): what is asked for, what is granted, what is in force.
+"""Changing a pod's resources while it runs (KEP-1287, KEP-5419): what is asked for, what is granted, what is in force.
 
-Stands apart because three sets of numbers live side by side: the specification's, those the node has granted
-(`PodState.allocated`), and those each container is held to (`ContainerRecord.resources`). Everything on the node counts
-with what is granted. Leaves out the control groups (`runtime`) and the question whether a user may ask (the API
-server's).
+Stands apart because three sets of numbers live side by side, for each container and for the pod as a whole: the
+specification's, those the node has granted (`PodState.allocated`, `allocated_whole`), and those each container and the
+group around them is held to (`ContainerRecord.resources`, `PodState.group`). Everything on the node counts with what is
+granted. The group around them grows first and shrinks last. A container without a limit of its own is held to the
+pod's. Leaves out the control groups (`runtime`) and the question whether a user may ask (the API server's).
 """
 
 import json
 from collections.abc import Mapping
+from decimal import Decimal
 
 import msgspec
 
@@ -28,9 +30,15 @@ def asked_for(pod: Pod) -> dict[str, ResourceRequirements]:
     return {container.name: container.resources for container in containers_in_order(pod)}
 
 
+def is_as_before(before: Pod, pod: Pod) -> bool:
+    """Whether two versions of a pod ask for the same."""
+    return asked_for(before) == asked_for(pod) and before.spec.resources == pod.spec.resources
+
+
 def is_asked_for(pod: Pod, state: PodState) -> bool:
     """Whether the specification wants something else than what was granted."""
-    return asked_for(pod) != {one.name: _granted(one, state.allocated) for one in containers_in_order(pod)}
+    granted = {one.name: _granted(one, state.allocated) for one in containers_in_order(pod)}
+    return asked_for(pod) != granted or pod.spec.resources != state.allocated_whole
 
 
 def as_allocated(pod: Pod, state: PodState) -> Pod:
@@ -42,13 +50,24 @@ def as_allocated(pod: Pod, state: PodState) -> Pod:
     def granted(containers: tuple[Container, ...]) -> tuple[Container, ...]:
         return tuple(replace(one, resources=_granted(one, state.allocated)) for one in containers)
 
-    spec = replace(pod.spec, containers=granted(pod.spec.containers), init_containers=granted(pod.spec.init_containers))
+    spec = replace(
+        pod.spec,
+        containers=granted(pod.spec.containers),
+        init_containers=granted(pod.spec.init_containers),
+        resources=state.allocated_whole,
+    )
     return replace(pod, spec=spec)
 
 
 def widest(pod: Pod, state: PodState) -> Pod:
     """The pod with the greater of what is granted and what is in force: no smaller may the group around it be."""
     replace = msgspec.structs.replace
+    whole = state.allocated_whole
+    for record in state.records:
+        if record.is_running and record.resources is not None:
+            held = with_inherited(record.resources, record.inherited).limits
+            held = {name: amount for name, amount in held.items() if name in whole.limits}
+            whole = replace(whole, limits=_greater(held, whole.limits))
 
     def wide(containers: tuple[Container, ...]) -> tuple[Container, ...]:
         found = []
@@ -61,8 +80,35 @@ def widest(pod: Pod, state: PodState) -> Pod:
             found.append(replace(container, resources=both))
         return tuple(found)
 
-    spec = replace(pod.spec, containers=wide(pod.spec.containers), init_containers=wide(pod.spec.init_containers))
+    spec = replace(
+        pod.spec,
+        containers=wide(pod.spec.containers),
+        init_containers=wide(pod.spec.init_containers),
+        resources=whole,
+    )
     return replace(pod, spec=spec)
+
+
+def of_group(pod: Pod) -> ResourceRequirements:
+    """What the pod's containers have together, in the notation of the API."""
+    return ResourceRequirements(limits=_in_text(qos.pod_limits(pod)), requests=_in_text(qos.pod_requests(pod)))
+
+
+def _in_text(amounts: Mapping[str, int]) -> dict[str, str]:
+    return {
+        name: quantity.render(Decimal(amount) / 1000) if name == "cpu" else quantity.render(amount, binary=True)
+        for name, amount in amounts.items()
+    }
+
+
+def inherited(own: ResourceRequirements, whole: ResourceRequirements) -> dict[str, str]:
+    """The limits of the pod as a whole that a container is held to because it has none of its own (KEP-2837)."""
+    return {name: whole.limits[name] for name in RESIZABLE if name in whole.limits and name not in own.limits}
+
+
+def with_inherited(own: ResourceRequirements, inherited: Mapping[str, str]) -> ResourceRequirements:
+    """All that a container is held to."""
+    return msgspec.structs.replace(own, limits={**own.limits, **inherited})
 
 
 def _greater(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
@@ -105,19 +151,30 @@ def is_due(record: ContainerRecord, state: PodState) -> bool:
     return record.phase is ContainerPhase.RUNNING and _differs(record, state)
 
 
-def under_way(state: PodState) -> tuple[ContainerRecord, ...]:
-    """The containers that are not yet what was granted; none of them: a resize is complete."""
-    return tuple(one for one in state.records if one.resizing or one.restart_asked or _differs(one, state))
+def under_way(state: PodState) -> bool:
+    """A container, or the group around them, is not yet what was granted."""
+    containers = any(one.resizing or one.restart_asked or _differs(one, state) for one in state.records)
+    return containers or state.group_resizing or bool(state.group_error)
+
+
+def error(state: PodState) -> str:
+    """Why a resize does not come forward; empty while it does."""
+    found = (one.resize_error for one in state.records if one.resize_error and _differs(one, state))
+    return next(found, "") or state.group_error
 
 
 def _differs(record: ContainerRecord, state: PodState) -> bool:
     wanted = state.allocated.get(record.name)
-    return record.is_running and None not in (record.resources, wanted) and record.resources != wanted
+    if not record.is_running or record.resources is None or wanted is None:
+        return False
+    return record.resources != wanted or record.inherited != inherited(wanted, state.allocated_whole)
 
 
 def needs_restart(container: Container, record: ContainerRecord, state: PodState) -> bool:
     """Whether the container's resizePolicy asks for a restart for one of the resources that change."""
-    before, after = record.resources or ResourceRequirements(), state.allocated[record.name]
+    before = with_inherited(record.resources or ResourceRequirements(), record.inherited)
+    granted = state.allocated[record.name]
+    after = with_inherited(granted, inherited(granted, state.allocated_whole))
     return any(
         policy.restart_policy == "RestartContainer" and _amounts(before, name) != _amounts(after, name)
         for policy in container.resize_policy
@@ -129,12 +186,19 @@ def _amounts(resources: ResourceRequirements, name: str) -> tuple[str | None, st
     return resources.requests.get(name), resources.limits.get(name)
 
 
-def in_words(allocated: Mapping[str, ResourceRequirements], generation: int, error: str = "") -> str:
+def in_words(
+    allocated: Mapping[str, ResourceRequirements],
+    whole: ResourceRequirements,
+    generation: int,
+    error: str = "",
+) -> str:
     """What is wanted, as events of the kubelet carry it."""
     told: dict[str, object] = {
         "containers": [{"name": name, "resources": to_wire(found)} for name, found in allocated.items()],
         "generation": generation,
     }
+    if whole.requests or whole.limits:
+        told = {"resources": to_wire(whole), **told}
     if error:
         told["error"] = error
     return json.dumps(told, separators=(",", ":"))

@@ -5,7 +5,7 @@ are seconds since the epoch. Leaves out probes' counters, which start anew with 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -51,6 +51,9 @@ class ContainerRecord(Value):
     stop_grace_s: float = 0.0  # and how long it may take then
     backoff_told: bool = False  # the BackOff event of this wait was sent
     resources: ResourceRequirements | None = None  # in force in the latest container; None: there was none
+    inherited: Mapping[str, str] = msgspec.field(
+        default_factory=dict
+    )  # limits in force that are the pod's, not its own
     resizing: bool = False  # the shell is changing them
     resize_error: str = ""  # why they could not be changed
     resize_retry_at: float = 0.0
@@ -81,6 +84,13 @@ class PodState(Value):
     allocated: Mapping[str, ResourceRequirements] = msgspec.field(
         default_factory=dict
     )  # by container: what the node has granted (KEP-1287)
+    allocated_whole: ResourceRequirements = (
+        ResourceRequirements()
+    )  # the same of what the pod states as a whole (KEP-5419)
+    group: ResourceRequirements | None = None  # what the pod's group is held to; None: there is no group
+    group_resizing: bool = False  # the shell is changing it
+    group_error: str = ""  # why it could not be changed
+    group_retry_at: float = 0.0
     resize_pending: str = ""  # Deferred or Infeasible: why `allocated` is not what the pod asks for
     resize_message: str = ""
     resize_generation: int = 0  # of the pod whose resize is under way; 0: none is
@@ -224,6 +234,7 @@ class ResizeJudged:
     """The node has looked at what the pod asks for now. `reason`: Deferred or Infeasible; empty when it is granted."""
 
     allocated: Mapping[str, ResourceRequirements]
+    whole: ResourceRequirements
     generation: int
     reason: str = ""
     message: str = ""
@@ -236,6 +247,22 @@ class ContainerResized:
     name: str
     container_id: str
     resources: ResourceRequirements
+    inherited: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupResized:
+    """The kernel holds the pod as a whole to other limits."""
+
+    resources: ResourceRequirements
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupResizeFailed:
+    """The kernel refused them; tried again."""
+
+    message: str
+    at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +292,8 @@ Event = (
     | ResizeJudged
     | ContainerResized
     | ResizeFailed
+    | GroupResized
+    | GroupResizeFailed
 )
 
 

@@ -53,6 +53,7 @@ def report(pod: Pod, state: PodState, *, host_ips: tuple[str, ...], now: float) 
         for container in pod.spec.ephemeral_containers
     )
     phase = _phase(pod, state, init, main)
+    granted = resize.of_group(resize.as_allocated(pod, state))
     ips = state.pod_ips if not pod.spec.host_network else (host_ips if state.pod_ips else ())
     return PodStatus(
         phase=phase,
@@ -69,6 +70,8 @@ def report(pod: Pod, state: PodState, *, host_ips: tuple[str, ...], now: float) 
         ephemeral_container_statuses=added,
         qos_class=pod.status.qos_class or qos.qos_class(pod),
         observed_generation=pod.metadata.generation,
+        allocated_resources=granted.requests,
+        resources=state.group if state.sandbox == "ready" and state.group is not None else granted,
     )
 
 
@@ -90,6 +93,10 @@ def patch(pod: Pod, status: PodStatus) -> dict[str, Any]:
         "conditions": [*(_condition_wire(condition) for condition in status.conditions), *_vanished(status)],
         "containerStatuses": [_container_wire(one) for one in status.container_statuses],
     }
+    if status.allocated_resources:
+        wire["allocatedResources"] = status.allocated_resources
+    if status.resources is not None:
+        wire["resources"] = to_wire(status.resources)
     if status.pod_ip:
         # podIPs merge by address: a list of one must replace whatever a sandbox before it had.
         wire["podIP"] = status.pod_ip
@@ -314,9 +321,8 @@ def _resizes(state: PodState) -> dict[str, Finding]:
     found: dict[str, Finding] = {}
     if state.resize_pending:
         found["PodResizePending"] = (True, state.resize_pending, state.resize_message)
-    under_way = resize.under_way(state)
-    if under_way:
-        error = next((one.resize_error for one in under_way if one.resize_error), "")
+    if resize.under_way(state):
+        error = resize.error(state)
         found["PodResizeInProgress"] = (True, "Error" if error else "", error)
     return found
 

@@ -8,6 +8,7 @@ containers' groups holds processes, so none of them breaks the rule of no inner 
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -60,8 +61,16 @@ class ControlGroups:
             self._set(name, limits)
 
     def open_pod(self, pod: Pod) -> None:
-        """Make the pod's group, or correct it after its resources changed. Raises `OSError`."""
-        self._set(groups.directory(pod), groups.of_pod(pod))
+        """Make the pod's group, or correct it after its resources changed. Raises `OSError`.
+
+        A memory limit below what is in use is refused under either version: version 2 would take it and kill.
+        """
+        limits = groups.of_pod(pod)
+        used = self.usage(pod.metadata.uid).memory_bytes
+        if limits.memory_max is not None and used > limits.memory_max:
+            told = f"attempting to set pod memory limit ({limits.memory_max}) below current usage ({used})"
+            raise OSError(errno.EBUSY, told)
+        self._set(groups.directory(pod), limits)
 
     def _set(self, name: str, limits: GroupLimits) -> None:
         settings = groups.version_2(limits) if self.unified else groups.version_1(limits)

@@ -21,6 +21,7 @@ _Object = dict[str, Any]
 Check = Callable[[_Object, _Object, Problems], None]
 
 IMMUTABLE = "field is immutable"
+MIRROR_ANNOTATION = "kubernetes.io/config.mirror"  # on what shows a static pod
 
 _POD_MAY_CHANGE = (
     "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
@@ -124,24 +125,59 @@ _RESIZABLE = frozenset({"cpu", "memory"})
 
 
 def _resize(old: _Object, new: _Object, problems: Problems) -> None:
-    """Processor time and memory only, and within the quality of service the pod was admitted with (KEP-1287)."""
+    """Processor time and memory only, and within the quality of service the pod was admitted with (KEP-1287, KEP-5419).
+
+    A static pod is its file's: what shows it cannot be resized.
+    """
+    if MIRROR_ANNOTATION in (old["metadata"].get("annotations") or {}):
+        problems.forbidden("", "static pods cannot be resized")
+        return
     if quality(old["spec"]) != quality(new["spec"]):
         detail = "Pod QOS Class may not change as a result of resizing"
         problems.invalid("spec", quality(new["spec"]), detail)
+    _resize_whole(old["spec"].get("resources"), new["spec"].get("resources"), problems)
     for field in ("initContainers", "containers"):
         for index, (before, after) in enumerate(
             zip(old["spec"].get(field) or (), new["spec"].get(field) or (), strict=False)
         ):
+            had, has, path = before.get("resources") or {}, after.get("resources") or {}, f"spec.{field}[{index}]"
             for kind in ("requests", "limits"):
-                had = (before.get("resources") or {}).get(kind) or {}
-                has = (after.get("resources") or {}).get(kind) or {}
-                path = f"spec.{field}[{index}].resources.{kind}"
-                if {k: v for k, v in had.items() if k not in _RESIZABLE} != {
-                    k: v for k, v in has.items() if k not in _RESIZABLE
-                }:
-                    problems.forbidden(path, "only cpu and memory resources are mutable")
-                elif (had.keys() - has.keys()) & _RESIZABLE:
-                    problems.forbidden(path, f"resource {kind} cannot be removed")
+                if _without_resizable(had, kind) != _without_resizable(has, kind):
+                    problems.forbidden(f"{path}.resources.{kind}", "only cpu and memory resources are mutable")
+                elif _loses(had, has, kind):
+                    problems.forbidden(f"{path}.resources.{kind}", f"resource {kind} cannot be removed")
+            if had != has and field == "initContainers" and _must_restart(after):
+                detail = "non-sidecar init containers with a resize policy of RestartContainer cannot be resized"
+                problems.forbidden(path, detail)
+
+
+def _resize_whole(had: _Object | None, has: _Object | None, problems: Problems) -> None:
+    """What the pod asks for as a whole: it may come into being, grow and shrink, but not go."""
+    if had and not has:
+        problems.forbidden("spec.resources", "pod-level resources cannot be removed")
+        return
+    before, after = had or {}, has or {}
+    for kind in ("requests", "limits"):
+        if _loses(before, after, kind):
+            problems.forbidden(f"spec.resources.{kind}", f"pod-level resource {kind} cannot be removed")
+    if any(_without_resizable(before, kind) != _without_resizable(after, kind) for kind in ("requests", "limits")):
+        problems.forbidden("spec", "only cpu and memory resources are mutable at pod-level")
+
+
+def _without_resizable(resources: _Object, kind: str) -> _Object:
+    return {name: amount for name, amount in (resources.get(kind) or {}).items() if name not in _RESIZABLE}
+
+
+def _loses(had: _Object, has: _Object, kind: str) -> bool:
+    return bool((had.get(kind) or {}).keys() - (has.get(kind) or {}).keys())
+
+
+def _must_restart(container: _Object) -> bool:
+    """An init container that runs to its end cannot be begun anew because of a resize."""
+    policies = container.get("resizePolicy") or ()
+    return container.get("restartPolicy") != "Always" and any(
+        item.get("restartPolicy") == "RestartContainer" for item in policies
+    )
 
 
 def _ephemeral_containers(old: _Object, new: _Object, problems: Problems) -> None:

@@ -60,8 +60,10 @@ def quality(spec: _Object) -> str:
 
 
 def with_resources(old: _Object, new: _Object) -> _Object:
-    """The stored spec with the containers' resources of the new one: what `resize` may change."""
-    spec = dict(old)
+    """The stored spec with the resources of the new one, the containers' and the pod's: what `resize` may change."""
+    spec = {key: value for key, value in old.items() if key != "resources"}
+    if "resources" in new:
+        spec["resources"] = new["resources"]
     for field in ("containers", "initContainers"):
         wanted = {item.get("name"): item for item in new.get(field) or ()}
         if field in old:

@@ -104,7 +104,7 @@ class PodInfo:
             spec=pod.spec,
             priority=pod.spec.priority,
             is_deleting=pod.metadata.is_deleting,
-            requests=pod_requests(pod.spec),
+            requests=reserved(pod),
             host_ports=tuple(_host_ports(pod.spec)),
             affinity=_terms(positive.required_during_scheduling_ignored_during_execution, namespace, labels),
             anti_affinity=_terms(negative.required_during_scheduling_ignored_during_execution, namespace, labels),
@@ -348,6 +348,23 @@ def pod_requests(spec: PodSpec) -> dict[str, int]:
     result.update({name: amount(name, text) for name, text in spec.resources.requests.items()})
     overhead = {name: amount(name, text) for name, text in spec.overhead.items()}
     return {name: value for name, value in _total((result, overhead)).items() if value}
+
+
+def reserved(pod: Pod) -> dict[str, int]:
+    """What the pod takes of its node: what it asks for, what it was granted or what it is still held to (KEP-1287).
+
+    The greatest of the three while a resize is on its way; what the node can never give it does not count.
+    """
+    pending = pod.status.condition("PodResizePending")
+    held = pod.status.resources.requests if pod.status.resources is not None else {}
+    wanted, granted, in_force = (pod_requests(pod.spec), *map(_resizable, (pod.status.allocated_resources, held)))
+    if pending is not None and pending.reason == "Infeasible":
+        wanted |= granted
+    return {name: max(one.get(name, 0) for one in (wanted, granted, in_force)) for name in wanted | granted | in_force}
+
+
+def _resizable(stated: Mapping[str, str]) -> dict[str, int]:
+    return {name: amount(name, text) for name, text in stated.items() if name in (CPU, MEMORY)}
 
 
 def _requests(container: Container) -> Amounts:
