@@ -5,7 +5,8 @@ Inputs → outputs: the text of an expression and the types of its variables →
 values → a result or an evaluation error.
 Invariants: an evaluation ends after ten thousand steps of its loops; patterns take linear time; a compiled expression
 is shared and keeps nothing of what it was asked.
-Reading order: `expression`, then `library` (the functions Kubernetes adds to CEL), `pattern`.
+Reading order: `expression`, then `library` (the functions Kubernetes adds to CEL), `pattern`; `messages` (the types
+that mutating policies make).
 Specifications: https://kubernetes.io/docs/reference/using-api/cel/, https://github.com/google/cel-spec
 """
 
@@ -19,6 +20,7 @@ from pilotage.apiserver.cel.expression import (
     compiled,
 )
 from pilotage.apiserver.cel.library import AUTHORIZER, Asker, asking
+from pilotage.apiserver.cel.messages import compiled_message, plain
 from pilotage.apiserver.cel.pattern import PatternError, pattern
 
 __all__ = [
@@ -33,5 +35,7 @@ __all__ = [
     "Variables",
     "asking",
     "compiled",
+    "compiled_message",
     "pattern",
+    "plain",
 ]

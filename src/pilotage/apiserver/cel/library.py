@@ -295,6 +295,7 @@ _FUNCTIONS: tuple[tuple[str, str, Callable[..., Any]], ...] = (
     ("isLessThan", "map.map:bool", lambda a, b: _amount(a) < _amount(b)),
     ("isGreaterThan", "map.map:bool", lambda a, b: _amount(a) > _amount(b)),
     ("compareTo", "map.map:int", lambda a, b: _sign(_amount(a) - _amount(b))),
+    ("jsonpatch.escapeKey", "string:string", lambda key: key.replace("~", "~0").replace("/", "~1")),
     ("path", "map.string:map", _narrowed(path="path")),
     ("group", "map.string:map", _narrowed(group="group")),
     ("resource", "map.string:map", _narrowed(resource="resource")),
