@@ -319,6 +319,22 @@ async def test_parameters_messages_reasons_and_warnings(http: Http) -> None:
     assert missing.status == 422 and "no params found" in missing.body["message"]
 
 
+async def test_conditions_see_the_parameters(http: Http) -> None:
+    for name in ("strict", "lax"):
+        limits = config_map(name, labels={"limits": "yes"}, most="1", on=str(name == "strict"))
+        assert (await http("POST", CONFIG_MAPS, limits)).status == 201
+    conditions = [{"name": "on", "expression": "params.data.on == 'True'"}]
+    validation = {"expression": "false", "messageExpression": "'by ' + params.metadata.name"}
+    kind = {"apiVersion": "v1", "kind": "ConfigMap"}
+    await configure(http, policy("few", validation, paramKind=kind, matchConditions=conditions))
+    reference = {"selector": {"matchLabels": {"limits": "yes"}}, "parameterNotFoundAction": "Deny"}
+    await configure(http, binding("few", paramRef=reference))
+    refused = await http("POST", CONFIG_MAPS, config_map("a"))
+    assert refused.body["message"].endswith("denied request: by strict")
+    assert (await http("DELETE", f"{CONFIG_MAPS}/strict")).status == 200
+    assert (await http("POST", CONFIG_MAPS, config_map("a"))).status == 201
+
+
 async def test_policies_that_do_not_compile_are_refused(http: Http) -> None:
     wrong = await http("POST", f"{ADMISSION}/validatingadmissionpolicies", policy("x", {"expression": "objct.data"}))
     assert wrong.status == 422

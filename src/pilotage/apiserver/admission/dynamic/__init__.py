@@ -12,8 +12,8 @@ Specifications: https://kubernetes.io/docs/reference/access-authn-authz/extensib
 https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/ (KEP-3488)
 """
 
+from pilotage.apiserver.admission.dynamic.bound import GROUP
 from pilotage.apiserver.admission.dynamic.checks import RULES
 from pilotage.apiserver.admission.dynamic.hooks import DynamicAdmission
-from pilotage.apiserver.admission.dynamic.policies import GROUP
 
 __all__ = ["GROUP", "RULES", "DynamicAdmission"]

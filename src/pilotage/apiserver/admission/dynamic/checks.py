@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from pilotage.api.schema_problems import Problems
 from pilotage.api.status import FieldError
+from pilotage.apiserver.admission.dynamic.bound import GROUP, VARIABLES
 from pilotage.apiserver.admission.dynamic.matching import CONDITION_VARIABLES
-from pilotage.apiserver.admission.dynamic.policies import GROUP, VARIABLES
 from pilotage.apiserver.admission.operation import Document
 from pilotage.apiserver.cel import CompileError, compiled
 

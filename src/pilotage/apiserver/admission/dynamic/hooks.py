@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pilotage.api.catalogue import Resource
-from pilotage.apiserver.admission.dynamic.policies import GROUP, Policies
+from pilotage.apiserver.admission.dynamic.bound import GROUP, Bound
+from pilotage.apiserver.admission.dynamic.policies import ValidatingPolicies
 from pilotage.apiserver.admission.dynamic.webhooks import Webhook, Webhooks
 from pilotage.apiserver.admission.operation import Document, Operation
 from pilotage.apiserver.authentication import LOOPBACK
@@ -43,11 +44,11 @@ class DynamicAdmission:
     ) -> None:
         self._authorizer = authorizer
         self._webhooks = Webhooks(documents, equivalents)
-        self._policies = Policies(documents, equivalents, by_kind)
+        self._policies = ValidatingPolicies(documents, equivalents, by_kind)
         self._stale = True
         self._mutating: list[Webhook] = []
         self._validating: list[Webhook] = []
-        self._bound: list[tuple[Document, Document]] = []
+        self._bound: list[Bound] = []
 
     async def close(self) -> None:
         """Close connections to webhooks."""
@@ -61,7 +62,7 @@ class DynamicAdmission:
         if self._stale:
             self._mutating = self._webhooks.configured(mutating=True)
             self._validating = self._webhooks.configured(mutating=False)
-            self._bound = self._policies.bindings()
+            self._bound = self._policies.bound()
             self._stale = False
 
     def concern(self, operation: Operation) -> bool:
