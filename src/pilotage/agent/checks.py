@@ -87,7 +87,7 @@ class Checker:
         if port is None:
             return False, f'couldn\'t find port: "{action.port}"'
         host = action.host or pod_ip
-        shown = f"[{host}]" if ":" in host else host
+        shown = _bracketed(host)
         path = action.path if action.path.startswith("/") else f"/{action.path}"
         url = f"{action.scheme.lower()}://{shown}:{port}{path}"
         headers = {"User-Agent": USER_AGENT, "Accept": "*/*", "Connection": "close"}
@@ -119,13 +119,14 @@ class Checker:
         if port is None:
             return False, f'couldn\'t find port: "{action.port}"'
         host = action.host or pod_ip
+        address = f"{_bracketed(host)}:{port}"
         try:
             async with asyncio.timeout(timeout_s):
                 _, writer = await asyncio.open_connection(host, port)
         except TimeoutError:
-            return False, f"dial tcp {host}:{port}: i/o timeout"
+            return False, f"dial tcp {address}: i/o timeout"
         except OSError as error:
-            return False, _reason(error, f"{host}:{port}")
+            return False, _reason(error, address)
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
@@ -141,18 +142,22 @@ def port_number(port: int | str, container: Container) -> int | None:
     return next((one.container_port for one in container.ports if one.name == port), None)
 
 
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
 async def _grpc(action: GRPCAction, pod_ip: str, timeout_s: float) -> Outcome:
     """The gRPC health checking protocol (KEP-2727)."""
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    host = f"[{pod_ip}]" if ":" in pod_ip else pod_ip
+    address = f"{_bracketed(pod_ip)}:{action.port}"
     options: Sequence[tuple[str, object]] = [
         ("grpc.primary_user_agent", USER_AGENT),
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.enable_http_proxy", 0),
     ]
-    async with grpc.aio.insecure_channel(f"{host}:{action.port}", options=options) as channel:
+    async with grpc.aio.insecure_channel(address, options=options) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         request = health_pb2.HealthCheckRequest(service=action.service)
         try:
@@ -160,7 +165,7 @@ async def _grpc(action: GRPCAction, pod_ip: str, timeout_s: float) -> Outcome:
         except grpc.aio.AioRpcError as error:
             match error.code():
                 case grpc.StatusCode.DEADLINE_EXCEEDED | grpc.StatusCode.UNAVAILABLE:
-                    return False, f'timeout: failed to connect service "{host}:{action.port}" within {timeout_s:g}s'
+                    return False, f'timeout: failed to connect service "{address}" within {timeout_s:g}s'
                 case grpc.StatusCode.UNIMPLEMENTED:
                     return False, "error: this server does not implement the grpc health protocol"
             return False, f"error: health rpc probe failed: {error.details()}"

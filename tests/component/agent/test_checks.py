@@ -129,6 +129,8 @@ async def test_a_server_that_says_nothing_times_out() -> None:
         assert (await ask.probe(probe(tcpSocket={"port": port}), NOBODY, "", "127.0.0.1")) == (True, "")
     refused, message = await ask.probe(probe(tcpSocket={"port": port}), NOBODY, "", "127.0.0.1")
     assert (refused, message) == (False, f"dial tcp 127.0.0.1:{port}: connect: connection refused")
+    refused, message = await ask.probe(probe(tcpSocket={"port": port}), NOBODY, "", "::1")
+    assert (refused, message) == (False, f"dial tcp [::1]:{port}: connect: connection refused")
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
@@ -146,15 +148,16 @@ async def test_grpc() -> None:
     await server.start()
     try:
         async with checker() as ask:
-            good = probe(grpc={"port": port, "service": "good"})
+            good = probe(grpc={"port": port, "service": "good"}, timeoutSeconds=20)
             assert await ask.probe(good, NOBODY, "", "127.0.0.1") == (True, "service healthy")
-            bad = probe(grpc={"port": port, "service": "bad"})
+            bad = probe(grpc={"port": port, "service": "bad"}, timeoutSeconds=20)
             answer = await ask.probe(bad, NOBODY, "", "127.0.0.1")
             assert answer == (False, 'service unhealthy (responded with "NOT_SERVING")')
     finally:
         await server.stop(None)
     async with checker() as ask:
-        success, message = await ask.probe(good, NOBODY, "", "127.0.0.1")
+        gone = probe(grpc={"port": port, "service": "good"})
+        success, message = await ask.probe(gone, NOBODY, "", "127.0.0.1")
         assert (success, message) == (
             False,
             f'timeout: failed to connect service "127.0.0.1:{port}" within 1s',

@@ -46,6 +46,15 @@ async def patched(http: Http, name: str, spec: dict[str, Any]) -> Answer:
     return await http("PATCH", f"{SERVICES}/{name}", {"spec": spec}, Content_Type=MERGE)
 
 
+async def test_the_service_of_the_api_is_of_the_first_family_alone() -> None:
+    async with api_server(service_cidr="fd00:10:96::/112,10.96.0.0/16") as server, connected(server) as http:
+        found = (await http("GET", "/api/v1/namespaces/default/services/kubernetes")).body["spec"]
+        assert (found["ipFamilyPolicy"], found["ipFamilies"]) == ("SingleStack", ["IPv6"])
+        assert found["clusterIPs"] == ["fd00:10:96::1"]
+        chosen = (await http("POST", SERVICES, service("web", ipFamilyPolicy="PreferDualStack"))).body["spec"]
+        assert chosen["ipFamilies"] == ["IPv6", "IPv4"]
+
+
 def allocated(spec: dict[str, Any]) -> set[str]:
     found = {field for field in ("clusterIP", "healthCheckNodePort") if spec.get(field)}
     return found | ({"nodePort"} if any(port.get("nodePort") for port in spec["ports"]) else set())

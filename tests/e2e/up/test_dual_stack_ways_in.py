@@ -78,6 +78,7 @@ spec:
     image: localhost/host
     command: [python3, -c, SERVE, "::", "8000", "1"]
     env: [{name: ME, value: unseen}]
+    ports: [{containerPort: 8000, hostPort: 8084}]
     readinessProbe: {tcpSocket: {port: 8000}, periodSeconds: 1}
 ---
 apiVersion: v1
@@ -187,6 +188,11 @@ def check_host_ports(ways: Ways, nodes: dict[str, list[str]], pods: dict[str, st
             assert ways.curl(url(address, 8081), node=other) == said
             assert ways.curl_in(pods[other], url(address, 8081)) == said
             assert ways.curl_in(pods[node], url(address, 8081)) == said  # from itself
+    unseen = ways.get("pod", "unseen")
+    four, six = nodes[unseen["spec"]["nodeName"]]
+    eventually(lambda: ways.curl(url(six, 8084)) == "unseen")
+    assert ways.curl_in("unseen", url(six, 8084)) == "unseen"  # from itself, and no Service does that for it
+    assert ways.curl(url(four, 8084)) == ""  # it listens on IPv6 alone
     # A host port goes with its pod.
     ways.home.kubectl(NAME, "patch", "daemonset", "web", "-p", json.dumps(_without_host_ports()))
     ways.home.kubectl(NAME, "rollout", "status", "daemonset/web", "--timeout=60s")
