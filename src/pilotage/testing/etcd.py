@@ -8,6 +8,8 @@ what it acknowledged is on disk, and the directory goes anyway.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import secrets
 import shutil
 import socket
 from collections.abc import AsyncIterator
@@ -15,6 +17,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 START_S = 20.0
+# Between the ports that well-known servers have and those of Kubernetes' node ports, which end where the kernel begins.
+_PORT_MIN, _PORT_COUNT = 11_000, 19_000
 
 
 class Etcd:
@@ -95,7 +99,15 @@ async def etcd(directory: Path) -> AsyncIterator[Etcd]:
 
 
 def free_port() -> int:
-    """A port nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of the loopback that nobody has, for TCP and for UDP.
+
+    Not one that the kernel gives to whoever connects somewhere: until it is taken, and while its server is away,
+    somebody's connection could have it, the one that looks for the server included.
+    """
+    while True:
+        port = _PORT_MIN + secrets.randbelow(_PORT_COUNT)
+        with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+            with contextlib.suppress(OSError):
+                for probe in (stream, datagrams):
+                    probe.bind(("127.0.0.1", port))
+                return port

@@ -23,7 +23,7 @@ from pilotage.testing.cluster import api_server
 T = TypeVar("T")
 
 
-async def eventually(look: Callable[[], Awaitable[T | None]], *, within_s: float = 15.0) -> T:
+async def eventually(look: Callable[[], Awaitable[T | None]], *, within_s: float = 30.0) -> T:
     async with asyncio.timeout(within_s):
         while True:
             found = await look()
@@ -296,10 +296,14 @@ async def test_an_exec_probe_governs_readiness(scene: Scene) -> None:
     await scene.create("slow", {"containers": [{"name": "c", "command": ["serve"], "readinessProbe": probe}]})
     pod = await scene.wait("slow", lambda pod: pod.status.phase == "Running")
     assert not pod.status.is_ready
+
+    async def told() -> bool:
+        events = (await scene.client.list(Event, namespace="default")).items
+        return any(event.message == "Readiness probe failed: not yet" for event in events)
+
+    await eventually(told)
     scene.runtime.commands["check",] = (0, b"")
     await scene.wait("slow", is_ready)
-    events = (await scene.client.list(Event, namespace="default")).items
-    assert any(event.message == "Readiness probe failed: not yet" for event in events)
 
 
 async def test_routes_lead_to_the_other_nodes_pods(scene: Scene) -> None:

@@ -72,9 +72,13 @@ async def test_pods_end_by_priority_and_the_node_says_so(scene: FallingScene) ->
 
     await eventually(asked)
     assert scene.runtime.containers[ids["high"]].signals == []  # its turn has not come
-    node = await scene.client.get(Node, "n1")
-    ready = next(one for one in node.status.conditions if one.type == "Ready")
-    assert (ready.status, ready.message) == ("False", "node is shutting down")
+
+    async def said() -> bool:
+        node = await scene.client.get(Node, "n1")
+        ready = next(one for one in node.status.conditions if one.type == "Ready")
+        return (ready.status, ready.message) == ("False", "node is shutting down")
+
+    await eventually(said)
     await scene.create("late", WEB)
     late = await scene.wait("late", lambda pod: pod.status.phase == "Failed")
     assert (late.status.reason, late.status.message) == (

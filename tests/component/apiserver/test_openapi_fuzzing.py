@@ -39,7 +39,7 @@ GROUPS = (
     "storage.k8s.io/v1",
 )
 EXAMPLES = 2
-OPERATION_S_MAX = 3.0
+OPERATION_S_MAX = 30.0
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from pilotage.controllers import Config, run
 from pilotage.kit.tasks import TaskSet, task_set
 from pilotage.testing.cluster import api_server
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 CA = "-----BEGIN CERTIFICATE-----\nthe cluster's\n-----END CERTIFICATE-----\n"
 
 

@@ -38,6 +38,11 @@ def images(world: Any, app: str) -> set[str]:
     return {pod.spec.containers[0].image.rpartition(":")[2] for pod in world.pods(app=app)}
 
 
+def causes(world: Any) -> set[str]:
+    sets = world.informers[ReplicaSet].list()
+    return {item.metadata.annotations.get("kubernetes.io/change-cause", "") for item in sets}
+
+
 @pytest.mark.parametrize(
     ("kind", "wish"),
     [("Deployment", {"replicas": 2}), ("StatefulSet", {"replicas": 2, "serviceName": "web"}), ("DaemonSet", {})],
@@ -54,7 +59,9 @@ async def test_rollouts_have_a_history_and_can_be_undone(
     await kubectl(world, "set", "image", name, "main=localhost/app:v2")
     await kubectl(world, "annotate", "--overwrite", name, "kubernetes.io/change-cause=second")
     await kubectl(world, "rollout", "status", name)
-    assert images(world, "web") == {"v2"}
+    await world.until(lambda: images(world, "web") == {"v2"})
+    if kind == "Deployment":  # a change of the cause alone reaches its set behind the rollout
+        await world.until(lambda: causes(world) == {"first", "second"})
     history = await kubectl(world, "rollout", "history", name)
     numbers = [line.split()[0] for line in history.splitlines()[2:] if line.strip()]
     assert numbers == ["1", "2"]

@@ -62,7 +62,7 @@ async def test_scales_down_from_the_top(world: Any, agents: Any, workload: Any) 
 
     world.informers[Pod].add_handler(observe)
     await world.client.patch(StatefulSet, "db", {"spec": {"replicas": 1}}, namespace="default")
-    await world.until(lambda: ready(world, 1))
+    await world.until(lambda: ready(world, 1) and len(deleted) == 2)
     assert deleted == ["db-2", "db-1"]
 
 

@@ -172,7 +172,7 @@ async def test_lapsed_answers_while_no_upstream_answers(configured: Any, upstrea
     text = f"""
 chain:
   - cache: {{stale_s: 60, prefetch_hits: 0}}
-  - forward: {{to: "127.0.0.1:{upstream.port}", timeout_s: 0.05}}
+  - forward: {{to: "127.0.0.1:{upstream.port}", timeout_s: 0.5}}
 """
     async with configured(text) as server:
         assert (await server.ask("short.example.test.")).answer[0].ttl == 1
@@ -226,7 +226,7 @@ chain:
 
 async def test_without_upstreams_completion_still_says_what_the_cluster_knows(configured: Any, upstream: Any) -> None:
     upstream.silent = True
-    text = f'chain: [search: , cache: , forward: {{to: "127.0.0.1:{upstream.port}", timeout_s: 0.05}}]'
+    text = f'chain: [search: , cache: , forward: {{to: "127.0.0.1:{upstream.port}", timeout_s: 0.5}}]'
     async with configured(text) as server:
         first = await server.ask("www.example.test.default.svc")
         assert (first.rcode(), first.answer) == (dns.rcode.NXDOMAIN, []), "that very name"

@@ -188,7 +188,7 @@ async def settled(server: Server, history: History) -> None:
     last = history.states[-1]
     names = [f"s{i}.{NAMESPACE}.svc.cluster.local." for i in range(SERVICES)]
     address = server.addresses[0]
-    deadline = time.monotonic() + TTL_S
+    deadline = time.monotonic() + 30.0
     for name in names:
         while True:
             response = await dns.asyncquery.udp(

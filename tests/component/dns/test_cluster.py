@@ -22,6 +22,7 @@ from pilotage.dns import Config, Server
 from pilotage.kit.tasks import task_set
 from pilotage.testing.cluster import ApiServer, api_server
 from pilotage.testing.dns import endpoint, part, service
+from pilotage.testing.etcd import free_port
 
 
 class Dns:
@@ -169,11 +170,7 @@ async def test_metrics_and_readiness_are_served() -> None:
     import aiohttp
 
     async with api_server() as api:
-        import socket
-
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         async with running(api.client, health=f"127.0.0.1:{port}") as server, aiohttp.ClientSession() as session:
             await server.ask("kubernetes.default.svc")
             await server.ask("kubernetes.default.svc")

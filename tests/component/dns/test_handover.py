@@ -23,6 +23,7 @@ from pilotage.kit.tasks import task_set
 from pilotage.testing.certificates import write_certificate
 from pilotage.testing.cluster import api_server
 from pilotage.testing.dns import fill, service
+from pilotage.testing.etcd import free_port
 
 NAME = "web.default.svc.cluster.local."
 ADDRESS = "10.96.0.20"
@@ -31,19 +32,11 @@ LOST_S = 20.0
 
 
 def free_ports(count: int) -> list[int]:
-    """Free for UDP and for TCP, all different."""
-    with contextlib.ExitStack() as stack:
-        found: list[int] = []
-        while len(found) < count:
-            datagrams, streams = (
-                stack.enter_context(socket.socket(socket.AF_INET, kind))
-                for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM)
-            )
-            with contextlib.suppress(OSError):
-                datagrams.bind(("127.0.0.1", 0))
-                streams.bind(datagrams.getsockname())
-                found.append(datagrams.getsockname()[1])
-        return found
+    """All different."""
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(free_port())
+    return list(found)
 
 
 def trusting(*protocols: str) -> ssl.SSLContext:
@@ -228,7 +221,7 @@ class Pair:
     """One server in service and what is needed to start the next, in this process."""
 
     def __init__(self, folder: Path) -> None:
-        health = f"127.0.0.1:{free_ports(1)[0]}"
+        health = f"127.0.0.1:{free_port()}"
         self.options = {"handover": str(folder / "handover"), "health": health, **write_certificate(folder)}
         self.tasks: Any = None
         self.ended = asyncio.Event()

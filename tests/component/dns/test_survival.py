@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from pilotage.dns.api import DNSRecord, definition
 from pilotage.kit.tasks import task_set
 from pilotage.testing.cluster import api_server
 from pilotage.testing.dns import part, service
+from pilotage.testing.etcd import free_port
 
 
 async def ask(port: int, name: str, rtype: str = "A") -> dns.message.Message:
@@ -161,9 +161,7 @@ async def test_records_are_answered_and_say_whether_they_are(tmp_path: Path, unt
 async def test_leases_can_be_read(tmp_path: Path) -> None:
     async with api_server() as api:
         await api.client.create(service("web", "10.96.0.20"))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         async with Serving(api.client, health=f"127.0.0.1:{port}") as server:
             await ask(server.port, "web.default.svc")
             async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/leases") as response:

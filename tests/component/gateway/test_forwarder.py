@@ -11,6 +11,7 @@ import pytest
 from pilotage.gateway import Forward, forward
 from pilotage.gateway import forwarder as module
 from pilotage.kit.tasks import task_set
+from pilotage.testing.etcd import free_port
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -114,9 +115,7 @@ async def test_slow_receiver_holds_back_its_sender() -> None:
 
 
 async def test_client_waits_for_a_target_that_is_being_started() -> None:
-    reserved = listening_socket()
-    target = reserved.getsockname()
-    reserved.close()
+    target = ("127.0.0.1", free_port())
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(await reader.readline())
@@ -134,9 +133,7 @@ async def test_client_waits_for_a_target_that_is_being_started() -> None:
 
 async def test_client_of_a_dead_target_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CONNECT_TIMEOUT_S", 0.1)
-    reserved = listening_socket()
-    target = reserved.getsockname()
-    reserved.close()
+    target = ("127.0.0.1", free_port())
     async with relay_to(target) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         assert await asyncio.wait_for(reader.read(), 10) == b""

@@ -13,7 +13,7 @@ from pilotage.kit.tasks import task_set
 from pilotage.loadbalancer import AssignerConfig, run_assigner
 from pilotage.testing.cluster import api_server
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 FOUR, SIX = "10.89.200.1-10.89.200.2", "fd00:89::1-fd00:89::2"
 
 

@@ -5,12 +5,7 @@ import json
 import socket
 
 from pilotage.proxy.health import HealthChecks
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+from pilotage.testing.etcd import free_port
 
 
 async def ask(port: int) -> tuple[str, object]:

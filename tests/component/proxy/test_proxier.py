@@ -26,7 +26,7 @@ from pilotage.proxy.core.layout import Surroundings, sets, table
 from pilotage.testing.cluster import ApiServer, api_server
 from pilotage.testing.services import make_service, make_slice
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 VIP = "10.96.0.77"
 
 

@@ -15,7 +15,7 @@ from pilotage.kit.tasks import TaskSet, task_set
 from pilotage.scheduler import Config, run
 from pilotage.testing.cluster import api_server
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 
 
 class World:

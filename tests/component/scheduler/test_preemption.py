@@ -47,7 +47,7 @@ async def test_a_victim_leaves_with_its_grace_and_the_winner_takes_the_promised_
     await world.until(lambda: condition(world, "thief", "PodScheduled"))
     await end(world, "victim")
     await world.until(lambda: world.where() == {"winner": "n1"})
-    assert world.pods.get("winner", "default").status.nominated_node_name == ""
+    await world.until(lambda: world.pods.get("winner", "default").status.nominated_node_name == "")
 
     async def told() -> set[str]:
         return {event.reason for event in (await world.client.list(Event, namespace="default")).items}

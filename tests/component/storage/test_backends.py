@@ -27,7 +27,7 @@ from pilotage.storage import (
 async def take(watch: AsyncIterator[Batch], count: int) -> list[Event]:
     """The next `count` events."""
     events: list[Event] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         async for batch in watch:
             events += batch.events
             if len(events) >= count:

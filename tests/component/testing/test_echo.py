@@ -19,6 +19,7 @@ import dns.rrset
 import pytest
 
 from pilotage.testing.echo.upstream import Call, perform
+from pilotage.testing.etcd import free_port
 
 PROGRAM = (sys.executable, "-m", "pilotage.testing.echo")
 
@@ -135,8 +136,7 @@ async def test_a_broken_link_is_named_and_the_rest_still_answers() -> None:
 
 
 async def test_servers_that_call_each_other_stop_somewhere() -> None:
-    async with server("--http", "0") as probe:
-        port = str(probe.ports["http"])
+    port = str(free_port())
     async with server("--http", port, "--call", f"http://127.0.0.1:{port}/") as echo:
         text = json.dumps(await ask(echo.url("http")))
     assert text.count('"answered_by"') == 9

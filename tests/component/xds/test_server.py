@@ -13,7 +13,7 @@ from pilotage.kit.tasks import task_set
 from pilotage.xds import AdsServer, NodeState, Resource, ResourceType, Snapshot
 from pilotage.xds.server import METHOD_NAME, METHOD_SERVICE
 
-DEADLINE_S = 10
+DEADLINE_S = 60
 
 
 def open_stream(channel: grpc.aio.Channel) -> Any:

@@ -76,7 +76,7 @@ class NodeUnderTest:
             return not left()
 
         try:
-            await eventually(empty, within_s=20)
+            await eventually(empty, within_s=60)
         except TimeoutError:
             pytest.fail(f"left behind: {left()}")
         await self.stop_agent()

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from pilotage.agent.agent import is_privileged
-from pilotage.api.core_v1 import ConfigMap, Event, Pod
+from pilotage.api.core_v1 import ConfigMap, Pod
 from pilotage.api.meta_v1 import ObjectMeta
 from pilotage.api.status import ApiError
 
-from .conftest import NodeUnderTest, eventually
-from .test_pods import SLEEP, is_ready, only
+from .conftest import NodeUnderTest
+from .test_pods import SLEEP, is_ready, only, told
 from .test_restart import pid_of
 
 KEY = {"configMapKeyRef": {"name": "there", "key": "absent"}}
@@ -92,15 +92,6 @@ async def beside(node: NodeUnderTest) -> NodeUnderTest:
     await node.client.create(ConfigMap(metadata=ObjectMeta(name="there", namespace="default"), data={"other": "1"}))
     await node.wait("good", is_ready)
     return node
-
-
-async def told(node: NodeUnderTest, pod: Pod, reason: str, text: str) -> None:
-    async def look() -> bool:
-        events = (await node.client.list(Event, namespace="default")).items
-        own = [one for one in events if one.involved_object.uid == pod.metadata.uid]
-        return any(one.reason == reason and text in one.message for one in own)
-
-    await eventually(look)
 
 
 async def test_what_cannot_start_waits_and_says_why(beside: NodeUnderTest) -> None:

@@ -66,6 +66,6 @@ async def test_many_lives_leave_nothing(node: NodeUnderTest) -> None:
         return census(node) == before
 
     try:
-        await eventually(equal, within_s=5)
+        await eventually(equal)
     except TimeoutError:
         assert census(node) == before

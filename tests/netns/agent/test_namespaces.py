@@ -28,7 +28,10 @@ def holder_pid(node: NodeUnderTest, pod: Pod) -> int:
 
 
 async def test_containers_share_processes_and_nothing_is_left_of_them(node: NodeUnderTest) -> None:
-    looks = "sleep 0.2; cat /proc/1/comm; ls /proc | grep -c '^[0-9]'; pgrep -f 'sleep 7654'; echo end; exec sleep 1000"
+    looks = (
+        "until pgrep -fx 'sleep 7654' > /dev/null; do sleep 0.05; done; "
+        "cat /proc/1/comm; ls /proc | grep -c '^[0-9]'; pgrep -fx 'sleep 7654'; echo end; exec sleep 1000"
+    )
     spec = {
         "containers": [
             {"name": "c", "command": ["sh", "-c", looks]},
@@ -46,7 +49,10 @@ async def test_containers_share_processes_and_nothing_is_left_of_them(node: Node
 
 
 async def test_orphans_are_reaped_in_a_shared_process_namespace(node: NodeUnderTest) -> None:
-    orphans = "for i in 1 2 3 4 5; do (sleep 0.05 &) ; done; sleep 0.6; grep -l '^State:.Z' /proc/[0-9]*/status | wc -l"
+    orphans = (
+        "for i in 1 2 3 4 5; do (sleep 0.05 &) ; done; sleep 0.6; "
+        "until [ $(grep -l '^State:.Z' /proc/[0-9]*/status | wc -l) = 0 ]; do sleep 0.05; done; echo 0"
+    )
     spec = {"containers": [{"name": "c", "command": ["sh", "-c", orphans]}], "shareProcessNamespace": True}
     await node.create("orphans", spec | {"restartPolicy": "Never"})
     pod = await node.wait("orphans", has_phase("Succeeded"))

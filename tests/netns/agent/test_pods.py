@@ -35,6 +35,20 @@ async def events_of(node: NodeUnderTest, pod: Pod) -> dict[str, str]:
     return {event.reason: event.message for event in found.items if event.involved_object.uid == pod.metadata.uid}
 
 
+async def told(node: NodeUnderTest, pod: Pod, reason: str, text: str) -> None:
+    """Wait for an event of the pod: they are written behind the scenes."""
+
+    async def look() -> bool:
+        events = (await node.client.list(Event, namespace="default")).items
+        own = [one for one in events if one.involved_object.uid == pod.metadata.uid]
+        return any(one.reason == reason and text in one.message for one in own)
+
+    try:
+        await eventually(look)
+    except TimeoutError:
+        pytest.fail(f"{reason} was never told; but {await events_of(node, pod)}")
+
+
 async def printed(node: NodeUnderTest, pod: Pod, text: str, *, container: str = "c", attempt: int = 0) -> str:
     async def look() -> str | None:
         log = node.log(pod, container, attempt)
@@ -72,13 +86,12 @@ async def test_a_pod_has_its_own_address_name_hosts_and_resolver(node: NodeUnder
     assert "search default.svc.cluster.local svc.cluster.local cluster.local" in log
     assert "nameserver 10.96.0.10" in log
     assert only(pod).container_id.startswith("pilotage://")
-    reasons = await events_of(node, pod)
-    assert reasons["Started"] == "Started container c"
+    await told(node, pod, "Started", "Started container c")
 
 
 async def test_a_deleted_pod_gets_sigterm_and_leaves_nothing(node: NodeUnderTest) -> None:
     script = "trap 'echo going > /dev/termination-log; exit 0' TERM; echo up; while :; do sleep 0.05; done"
-    spec = {"containers": [{"name": "c", "command": ["sh", "-c", script]}], "terminationGracePeriodSeconds": 20}
+    spec = {"containers": [{"name": "c", "command": ["sh", "-c", script]}], "terminationGracePeriodSeconds": 120}
     await node.create("polite", spec)
     pod = await node.wait("polite", is_ready)
     await printed(node, pod, "up")
@@ -89,7 +102,7 @@ async def test_a_deleted_pod_gets_sigterm_and_leaves_nothing(node: NodeUnderTest
     async def gone() -> bool:
         return not (await node.client.list(Pod, namespace="default")).items
 
-    await eventually(gone, within_s=10)  # far below the grace period: the signal was heard
+    await eventually(gone)  # far below the grace period: the signal was heard
 
     async def cleared() -> bool:
         return not (node.config.data_dir / "pods" / pod.metadata.uid).exists() and not namespace.exists()
@@ -102,7 +115,7 @@ async def test_prestop_runs_before_the_signal(node: NodeUnderTest, tmp_path: Pat
     shared = tmp_path / "shared"
     shared.mkdir()
     mount = {"volumeMounts": [{"name": "v", "mountPath": "/shared"}]}
-    script = "trap 'echo term >> /shared/order; exit 0' TERM; while :; do sleep 0.05; done"
+    script = "trap 'echo term >> /shared/order; exit 0' TERM; echo up; while :; do sleep 0.05; done"
     hook = {"preStop": {"exec": {"command": ["sh", "-c", "echo hook >> /shared/order"]}}}
     spec = {
         "containers": [{"name": "c", "command": ["sh", "-c", script], "lifecycle": hook, **mount}],
@@ -110,7 +123,7 @@ async def test_prestop_runs_before_the_signal(node: NodeUnderTest, tmp_path: Pat
         "terminationGracePeriodSeconds": 10,
     }
     await node.create("hooked", spec)
-    await node.wait("hooked", is_ready)
+    await printed(node, await node.wait("hooked", is_ready), "up")
     await node.client.delete(Pod, "hooked", namespace="default")
 
     async def both() -> bool:
@@ -257,7 +270,7 @@ async def test_a_missing_config_map_is_named_and_the_pod_starts_once_it_exists(n
     assert only(pod).state.waiting.message == 'configmap "later" not found'
     document = {"metadata": {"name": "later", "namespace": "default"}, "data": {"x": "1"}}
     await node.client.create(convert(ConfigMap, document))
-    await node.wait("early", is_ready, within_s=5)
+    await node.wait("early", is_ready)
 
 
 async def test_an_image_that_must_not_be_pulled_is_refused(node: NodeUnderTest) -> None:
@@ -299,10 +312,10 @@ async def test_readiness_follows_the_probe_and_liveness_restarts(node: NodeUnder
     pod = await node.wait("probed", lambda pod: not is_ready(pod))
     assert pod.status.condition("Ready").message == "containers with unready status: [c]"
     (root / "srv/www/alive").unlink()
-    pod = await node.wait("probed", lambda pod: only(pod).restart_count == 1 and is_ready(pod))
-    reasons = await events_of(node, pod)
-    assert reasons["Killing"] == "Container c failed liveness probe, will be restarted"
-    assert "HTTP probe failed with statuscode: 404" in reasons["Unhealthy"]
+    # Once; or more often, if a busy machine starts the server slowly.
+    pod = await node.wait("probed", lambda pod: only(pod).restart_count >= 1 and is_ready(pod))
+    await told(node, pod, "Killing", "Container c failed liveness probe, will be restarted")
+    await told(node, pod, "Unhealthy", "HTTP probe failed with statuscode: 404")
 
 
 async def test_pods_reach_each_other_and_know_services_by_environment(node: NodeUnderTest) -> None:
@@ -326,12 +339,14 @@ async def test_pods_reach_each_other_and_know_services_by_environment(node: Node
 async def test_containers_write_to_their_own_copy_and_cannot_see_the_clusters_files(node: NodeUnderTest) -> None:
     secret = node.config.data_dir / "secret"
     secret.write_text("hush")
-    script = f"echo x > /etc/pilotage-was-here; ls {node.config.data_dir} | wc -l; cat {secret}; ls /run | wc -l"
+    looks = f"ls {node.config.data_dir} | wc -l; cat {secret}; ls /run | wc -l; echo end"
+    script = f"echo x > /etc/pilotage-was-here; {looks}"
     await node.create(
         "nosy", {"containers": [{"name": "c", "command": ["sh", "-c", script]}], "restartPolicy": "Never"}
     )
     pod = await node.wait("nosy", lambda pod: pod.status.phase in ("Succeeded", "Failed"))
-    log = await printed(node, pod, "No such file")
+    await printed(node, pod, "No such file")
+    log = await printed(node, pod, "stdout F end\n")
     assert "hush" not in log
     assert log.count("stdout F 0\n") == 2
     assert not Path("/etc/pilotage-was-here").exists()

@@ -1,7 +1,6 @@
 """The Agent API over TLS: logs and streams for the API server, refusal for everybody else."""
 
 import json
-import socket
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -12,15 +11,10 @@ import aiohttp
 import pytest
 
 from pilotage.apiserver.certificates import Authority
+from pilotage.testing.etcd import free_port
 
 from .conftest import NodeUnderTest, node_under_test
 from .test_pods import SLEEP, is_ready, only, printed
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class AgentApi:
@@ -60,7 +54,7 @@ class AgentApi:
             async for message in ws:
                 data = message.data
                 received[data[0]] = received.get(data[0], b"") + data[1:]
-                if until and until in data:
+                if until and until in received[data[0]]:
                     break
         return received
 
@@ -103,7 +97,8 @@ async def test_logs_are_cut_stamped_and_followed(api: AgentApi) -> None:
     spec = {"containers": [{"name": "c", "command": ["sh", "-c", script]}], "restartPolicy": "Never"}
     await api.node.create("talk", spec)
     pod = await api.node.wait("talk", is_ready)
-    await printed(api.node, pod, "oops")
+    for line in ("line 3", "oops"):  # two pipes: either may be read first
+        await printed(api.node, pod, line)
     status, text = await api.get("/containerLogs/default/talk/c")
     assert (status, sorted(text.splitlines())) == (200, ["line 1", "line 2", "line 3", "oops"])
     assert (await api.get("/containerLogs/default/talk/c?tailLines=0"))[1] == ""

@@ -55,7 +55,8 @@ async def create_asker(node: NodeUnderTest, namespace: str, name: str) -> Pod:
 
 
 def heard(node: NodeUnderTest, pod: Pod) -> list[str]:
-    return [line.split()[-1] for line in node.log(pod, "c").splitlines()]
+    whole, _, _ = node.log(pod, "c").rpartition("\n")  # the last line may be half written
+    return [line.split()[-1] for line in whole.splitlines()]
 
 
 async def hears(node: NodeUnderTest, pod: Pod, answer: str, times: int = 10) -> None:

@@ -31,7 +31,7 @@ from pilotage.gateway.envoy import EnvoyConfig, run_envoy
 from pilotage.kit.tasks import task_set
 from pilotage.xds import AdsServer, NodeState, Resource, Snapshot
 
-DEADLINE_S = 15.0
+DEADLINE_S = 30.0
 BACKEND_ADDRESS = "10.244.1.5"
 
 INGRESS_CLASS = """

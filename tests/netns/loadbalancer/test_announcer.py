@@ -23,7 +23,7 @@ from pilotage.network import ETHERTYPE_IPV6, interface_mac, namespaces, open_pac
 from pilotage.testing.cluster import api_server
 from pilotage.testing.services import make_service
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 NEIGHBOUR = Path("/run/netns/neighbour")
 FAMILIES = [("10.89.200.1", "10.89.200.2"), ("fd00:89::200:1", "fd00:89::200:2")]
 """An address of this node, and one of nobody."""

@@ -129,7 +129,7 @@ def test_attaching_takes_milliseconds(wiring: KernelWiring, directory: Path) -> 
         wiring.create_namespace(path)
         wiring.attach(path, bridge=BRIDGE, address=f"10.244.1.{number}/24", gateway=GATEWAY)
         best = min(best, time.perf_counter() - started)
-    assert best < 0.015, f"{best * 1000:.1f} ms"  # about 3 ms on an idle machine
+    assert best < 0.05, f"{best * 1000:.1f} ms"  # about 3 ms on an idle machine
 
 
 def test_frames_are_seen_by_the_packet_socket(wiring: KernelWiring, directory: Path) -> None:

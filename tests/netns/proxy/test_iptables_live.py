@@ -22,7 +22,7 @@ from pilotage.testing.services import make_service, make_slice
 
 from .conftest import SURROUNDINGS, V4, World, at, path, skip_without
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 ADDRESS = "10.96.0.77"
 VIP = at(ADDRESS, 80)
 FLAVOURS = ("legacy", "nft")

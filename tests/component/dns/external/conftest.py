@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from pilotage.dns.core.name import from_text
 from pilotage.dns.external import Config, parse_key
 from pilotage.dns.external.core.annotations import HOSTNAME
 from pilotage.dns.external.server import AuthoritativeServer, ServerRefused
+from pilotage.testing.etcd import free_port
 
 KEY_TEXT = "hmac-sha256:pilotage:c2VjcmV0IG9mIHRoaXMgdGVzdCBhbG9uZQ=="
 NARROW_TEXT = "hmac-sha256:narrow:c2VjcmV0IG9mIHRoaXMgdGVzdCBhbG9uZQ=="
@@ -77,9 +77,7 @@ class Knot:
         self._program = program
         self._until = until
         self._process: asyncio.subprocess.Process | None = None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.address = Address("127.0.0.1", probe.getsockname()[1])
+        self.address = Address("127.0.0.1", free_port())
         (folder / "apps.test.zone").write_text(ZONE)
         self._configuration = folder / "knot.conf"
         self._configuration.write_text(CONFIGURATION.format(port=self.address.port, folder=folder))
