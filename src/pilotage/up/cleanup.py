@@ -78,7 +78,7 @@ def _end(pid: int, number: signal.Signals, layout: Layout) -> None:
             return
         signal.pidfd_send_signal(pidfd, number)
         try:
-            wait_gone(pidfd, _END_TIMEOUT_S)
+            wait_gone(pidfd, _END_TIMEOUT_S + _shutdown_s(layout))
         except PilotageError:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             wait_gone(pidfd, _END_TIMEOUT_S)
@@ -90,6 +90,14 @@ def _end(pid: int, number: signal.Signals, layout: Layout) -> None:
         ) from error
     finally:
         os.close(pidfd)
+
+
+def _shutdown_s(layout: Layout) -> float:
+    """How long its pods may take to end, as the supervisor wrote it down; 0 where it did not."""
+    try:
+        return float(json.loads(layout.status.read_text())["shutdownSeconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
 
 
 def _end_fabric(layout: Layout) -> None:

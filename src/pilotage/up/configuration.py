@@ -16,7 +16,8 @@ from pilotage.up.core.config import ClusterConfig, problem
 _CONFIG_BYTES_MAX = 1024 * 1024  # a config is written by hand; more is a wrong file
 _AT_PATH = re.compile(r" - at `(?:key in )?(?P<path>[^`]*)`$")
 _UNKNOWN_FIELD = re.compile(r"unknown field `(?P<field>[^`]*)`")
-_STEP = re.compile(r"\.(?P<key>[^.\[]+)|\[(?P<index>\d+|\.\.\.)\]")
+# A key with dots in it stands in brackets.
+_STEP = re.compile(r"\.(?P<key>[^.\[]+)|\[(?P<index>\d+|\.\.\.)\]|\[(?P<name>[^\]]+)\]")
 
 
 def load_config(path: Path) -> ClusterConfig:
@@ -72,7 +73,7 @@ def _line(tree: Any, path: str, field: str) -> int:
     """The line of the value at `path`, or of key `field` in the mapping there; as near as the path can be followed."""
     node, line = tree, tree.start_mark.line + 1
     for step in _STEP.finditer(path):
-        found = _child(node, step["key"], step["index"])
+        found = _child(node, step["key"] or step["name"], step["index"])
         if found is None:
             break
         node, line = found[1], found[0].start_mark.line + 1

@@ -35,6 +35,8 @@ _BACKLOG = 1024  # connections wait here while a process restarts
 _START_TIMEOUT_S = 90.0
 _LOG_BYTES_MAX = 16 * 1024 * 1024
 _LOG_CHECK_S = 30.0
+# Beyond the time pods are given to end: for killing those that take more, and for telling the API.
+_SHUTDOWN_SLACK_S = 15.0
 _LOG_TAIL_BYTES = 4096
 
 
@@ -137,6 +139,7 @@ class Supervisor:
                 if time.monotonic() >= next_log_check:
                     self._bound_logs()
                     next_log_check = time.monotonic() + _LOG_CHECK_S
+            self._end_pods(selector, wake_r)
         return 0 if self._ready else 130  # stopped before it was up, as a shell reports an interrupted command
 
     def end(self) -> None:
@@ -153,6 +156,32 @@ class Supervisor:
         for sock in self._sockets.values():
             sock.close()
         self._sockets = {}
+
+    def _end_pods(self, selector: selectors.BaseSelector, wake: socket.socket) -> None:
+        """Let the agents that give their pods time end them in order; a second signal cuts it short."""
+        assert self._control is not None
+        agents = [f"agent-{node.name}" for node in self._plan.nodes if node.config.agent.shutdown_s]
+        if not (agents and self._ready):
+            return
+        self._stop = False
+        deadline = time.monotonic() + self._shutdown_s
+        for name in agents:
+            self._control.send(json.dumps({"do": "signal", "name": name, "signal": signal.SIGTERM}).encode())
+        while not self._stop and any(self._states[name].phase is Phase.READY for name in agents):
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                return
+            for key, _ in selector.select(left_s):
+                if key.fileobj is wake:
+                    wake.recv(4096)
+                else:
+                    self._receive()
+
+    @property
+    def _shutdown_s(self) -> float:
+        """How long it may take from a signal to the end; 0: no pod is given time."""
+        longest = max(node.config.agent.shutdown_s for node in self._plan.nodes)
+        return longest + _SHUTDOWN_SLACK_S if longest else 0.0
 
     def _on_stop(self, _number: int, _frame: object) -> None:
         self._stop = True
@@ -310,6 +339,7 @@ class Supervisor:
             "keeper": {"pid": self._keeper, "started": start_time(self._keeper)},
             "zygote": {"pid": self._zygote, "started": start_time(self._zygote) if self._zygote else 0},
             "ready": self._ready,
+            "shutdownSeconds": self._shutdown_s,
             "ports": self._ports(),
             "data": str(self._layout.data),
             "fabricAddress": self._plan.address,

@@ -4,8 +4,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
+import msgspec
 import pytest
+
+from pilotage.up import ClusterConfig, load_config
 
 ROOT = Path(__file__).parents[3]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
@@ -35,6 +39,36 @@ def test_pages_drawn_from_tables_are_up_to_date() -> None:
         [sys.executable, str(ROOT / "tools/draw-docs"), "--check"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+BLOCKS = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs/configuration.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_configurations_shown_are_accepted(block: str, tmp_path: Path) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(block)
+    load_config(path)
+
+
+def test_every_key_of_a_configuration_is_shown() -> None:
+    shown = set(re.findall(r"([A-Za-z0-9]+):", "".join(BLOCKS)))
+    keys = {name for kind in structs(ClusterConfig) for name in kind.__struct_encode_fields__}
+    assert keys - shown == set()
+
+
+def structs(kind: type) -> set[type[msgspec.Struct]]:
+    """`kind`, and the sections below it."""
+    found: set[type[msgspec.Struct]] = set()
+    waiting = [kind]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, type) and issubclass(one, msgspec.Struct):
+            found.add(one)
+            waiting += [field.type for field in msgspec.structs.fields(one)]
+        else:
+            waiting += get_args(one)
+    return found
 
 
 def test_the_code_map_names_every_package() -> None:

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 
 import msgspec
 
+from pilotage.up.core import agent_config
+from pilotage.up.core.agent_config import AgentConfig
+
 NODES_MAX = 100  # node i has 10.89.0.(10+i) and 10.244.i.0/24 by default; far below where either would run out
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")  # RFC 1123 label, short enough for paths and process names
 
@@ -37,6 +40,7 @@ class NodeConfig(_Section, frozen=True, kw_only=True):
     region: str = "region-1"
     labels: dict[str, str] = {}
     taints: tuple[Taint, ...] = ()
+    agent: AgentConfig = AgentConfig()  # where this node differs from the cluster's
 
 
 class Ports(_Section, frozen=True, kw_only=True):
@@ -79,15 +83,19 @@ class ClusterConfig(_Section, frozen=True, kw_only=True):
     # the fabric's own address, where the world outside the cluster lives.
     dns_upstreams: tuple[str, ...] = ("10.89.0.1:53",)
     dns_config: str = ""  # absolute path of the DNS servers' chain of steps, instead of dns_upstreams; empty: none
+    agent: AgentConfig = AgentConfig()  # of all nodes
     log_level: str = "info"
 
 
 def node_configs(config: ClusterConfig) -> tuple[NodeConfig, ...]:
-    """The nodes with names and zones filled in, in order."""
+    """The nodes with names, zones and the cluster's settings of agents filled in, in order."""
     given = tuple(NodeConfig() for _ in range(config.nodes)) if isinstance(config.nodes, int) else config.nodes
     return tuple(
         msgspec.structs.replace(
-            node, name=node.name or f"n{position}", zone=node.zone or f"zone-{'ab'[(position - 1) % 2]}"
+            node,
+            name=node.name or f"n{position}",
+            zone=node.zone or f"zone-{'ab'[(position - 1) % 2]}",
+            agent=agent_config.merged(config.agent, node.agent),
         )
         for position, node in enumerate(given, start=1)
     )
@@ -107,6 +115,8 @@ def problem(config: ClusterConfig) -> tuple[str, str] | None:
         if node.name in seen:
             return f"$.nodes[{position}].name", f"node name {node.name!r} is used twice"
         seen.add(node.name)
+    if (wrong := _agents_problem(config, nodes)) is not None:
+        return wrong
     for name, port in (("api", config.ports.api), ("http", config.ports.http), ("https", config.ports.https)):
         if not 0 <= port <= 65535:
             return f"$.ports.{name}", f"port {port} is not between 0 and 65535"
@@ -115,6 +125,16 @@ def problem(config: ClusterConfig) -> tuple[str, str] | None:
     if config.log_level not in ("debug", "info", "warning", "error"):
         return "$.logLevel", f"log level {config.log_level!r} must be debug, info, warning or error"
     return _network_problem(config.networks)
+
+
+def _agents_problem(config: ClusterConfig, nodes: tuple[NodeConfig, ...]) -> tuple[str, str] | None:
+    """A node's own settings must be good together with the cluster's."""
+    if (wrong := agent_config.problem(config.agent)) is not None:
+        return f"$.agent.{wrong[0]}", wrong[1]
+    for position, node in enumerate(nodes):
+        if (wrong := agent_config.problem(node.agent)) is not None:
+            return f"$.nodes[{position}].agent.{wrong[0]}", f"{node.name}: {wrong[1]}"
+    return None
 
 
 def _network_problem(networks: Networks) -> tuple[str, str] | None:
