@@ -11,6 +11,7 @@ from __future__ import annotations
 import secrets
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -97,7 +98,8 @@ class Pipeline:
         hooked = self._hooks.concern(operation)
         if hooked:
             document = await self._mutated(call, operation)
-            operation = _operation(call, "create", document, None)
+            if document is not operation.document:
+                operation = self._reviewed_again(_operation(call, "create", document, None))
         prepare_create(call.resource, document)
         self._check(call, document, self._validate(call.resource, document, None))
         if hooked:
@@ -114,9 +116,10 @@ class Pipeline:
         hooked = self._hooks.concern(operation)
         if hooked:
             new = await self._mutated(call, operation)
-            self._keep_system_fields(old, new)
-            new = prepare_update(call.resource, old, new, call.subresource)
-            operation = _operation(call, "update", new, old)
+            if new is not operation.document:
+                self._keep_system_fields(old, new)
+                new = prepare_update(call.resource, old, new, call.subresource)
+                operation = self._reviewed_again(_operation(call, "update", new, old))
         # Through status nothing changes but what components report, and that is taken as it is.
         taken = call.subresource == "status" and kind_of(call.resource) is None
         wrong = () if taken else self._validate(call.resource, new, old)
@@ -139,6 +142,13 @@ class Pipeline:
                 document["metadata"][field] = before[field]
         _default(call.resource, document)
         return document
+
+    def _reviewed_again(self, operation: Operation) -> Operation:
+        """What others have changed is completed and judged like what the client sent. Raises ApiError."""
+        warnings: list[str] = []
+        self._admission.review(replace(operation, warnings=warnings))
+        operation.warnings.extend(text for text in warnings if text not in operation.warnings)
+        return operation
 
     def authorize_create(self, call: Call) -> None:
         """Whether an apply may create what it does not find. Raises ApiError Forbidden."""

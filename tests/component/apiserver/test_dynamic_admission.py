@@ -16,7 +16,7 @@ from aiohttp import web
 
 from pilotage.apiserver.certificates import Authority
 from pilotage.testing.cluster import api_server
-from pilotage.testing.wire import CONFIG_MAPS, Document, Http, config_map, connected
+from pilotage.testing.wire import CONFIG_MAPS, PODS, Document, Http, config_map, connected, pod
 
 ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 MERGE = {"Content_Type": "application/merge-patch+json"}
@@ -141,6 +141,43 @@ async def test_earlier_webhooks_are_asked_again_when_later_ones_change_something
     await configure(http, document)
     created = await http("POST", CONFIG_MAPS, config_map("a", x="1"))
     assert created.body["data"] == {"x": "1", "first": "2", "second": "x"}
+
+
+async def test_policies_come_before_webhooks_and_once_more_after_them(http: Http, hook: Hook) -> None:
+    hook.answers["/see"] = lambda request: (
+        patch({"op": "add", "path": "/data/hook", "value": request["object"]["data"]["policy"]})
+        if "hook" not in request["object"]["data"]
+        else {"allowed": True}
+    )
+    await configure(http, hook.configuration("Mutating", "see", "/see", reinvocationPolicy="IfNeeded"))
+    expression = "Object{data: {'policy': 'has(hook): ' + string(has(object.data.hook))}}"
+    rules = [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}]
+    document = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingAdmissionPolicy",
+        "metadata": {"name": "see"},
+        "spec": {
+            "matchConstraints": {"resourceRules": rules},
+            "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}}],
+            "reinvocationPolicy": "IfNeeded",
+        },
+    }
+    await configure(http, document)
+    bound = {**document, "kind": "MutatingAdmissionPolicyBinding", "spec": {"policyName": "see"}}
+    await configure(http, bound)
+    created = await http("POST", CONFIG_MAPS, config_map("a", x="1"))
+    assert created.body["data"] == {"x": "1", "policy": "has(hook): true", "hook": "has(hook): false"}
+    assert [each["object"]["data"].get("policy") for each in hook.asked] == ["has(hook): false", "has(hook): true"]
+
+
+async def test_what_a_webhook_changes_is_judged_like_what_a_client_sends(http: Http, hook: Hook) -> None:
+    labels = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "baseline"}}}
+    assert (await http("PATCH", "/api/v1/namespaces/default", labels, **MERGE)).status == 200
+    hook.answers["/host"] = lambda request: patch({"op": "add", "path": "/spec/hostNetwork", "value": True})
+    rules = [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}]
+    await configure(http, hook.configuration("Mutating", "host", "/host", rules=rules))
+    refused = await http("POST", PODS, pod("a"))
+    assert refused.status == 403 and "violates PodSecurity" in refused.body["message"]
 
 
 async def test_a_validating_webhook_refuses(http: Http, hook: Hook) -> None:

@@ -27,6 +27,10 @@ class PatchError(ApiError):
         return cls("RequestEntityTooLarge", message)
 
 
+class PatchTestFailed(PatchError):
+    """A value was not what a `test` of a JSON patch says."""
+
+
 class ApplyConflict(PatchError):
     """Server-side apply met fields that other managers own with other values. `conflicts`: owner → field paths."""
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from pilotage.api.patch.errors import PatchError
+from pilotage.api.patch.errors import PatchError, PatchTestFailed
 
 OPERATIONS_MAX = 10_000  # As the Kubernetes API server: a longer patch costs more than replacing the object.
 
@@ -27,8 +27,11 @@ _FROM_REQUIRED = frozenset({"move", "copy"})
 _OPERATIONS = _VALUE_REQUIRED | _FROM_REQUIRED | {"remove"}
 
 
-def json_patch(document: Any, operations: Any) -> Any:
-    """The document after all operations; raises PatchError at the first that cannot be carried out."""
+def json_patch(document: Any, operations: Any, *, lenient: bool = False) -> Any:
+    """The document after all operations; raises PatchError at the first that cannot be carried out.
+
+    `lenient`: a member that is not there is null to a test, and may be replaced, as in Kubernetes' mutating policies.
+    """
     if not isinstance(operations, Sequence) or isinstance(operations, (str, bytes)):
         raise PatchError.malformed("a JSON patch must be an array of operations")
     if len(operations) > OPERATIONS_MAX:
@@ -40,7 +43,7 @@ def json_patch(document: Any, operations: Any) -> Any:
         copied += _copied_bytes(root, operation, where)
         if copied > COPIED_BYTES_MAX:
             raise PatchError.too_large(f"the JSON patch copies more than {COPIED_BYTES_MAX} bytes in all")
-        root = _carry_out(root, operation, where)
+        root = _carry_out(root, operation, where, lenient=lenient)
     return root
 
 
@@ -51,7 +54,7 @@ def _copied_bytes(root: Any, operation: Any, where: str) -> int:
     return len(_encode(_get(root, _tokens(operation.get("from"), f"{where}: from"), where)))
 
 
-def _carry_out(root: Any, operation: Any, where: str) -> Any:
+def _carry_out(root: Any, operation: Any, where: str, *, lenient: bool) -> Any:
     if not isinstance(operation, Mapping):
         raise PatchError.malformed(f"{where} is not an object")
     name = operation.get("op")
@@ -64,11 +67,11 @@ def _carry_out(root: Any, operation: Any, where: str) -> Any:
     if name == "remove":
         return _remove(root, path, where)
     if name == "test":
-        if not equal(_get(root, path, where), operation["value"]):
-            raise PatchError.unprocessable(f"{where}: testing value failed")
+        if not equal(_get(root, path, where, lenient=lenient), operation["value"]):
+            raise PatchTestFailed.unprocessable(f"{where}: testing value failed")
         return root
     if name == "replace":
-        _get(root, path, where)
+        _get(root, path, where, lenient=lenient)
         return _set(root, path, copy.deepcopy(operation["value"]), where, insert=False)
     if name == "add":
         return _set(root, path, copy.deepcopy(operation["value"]), where, insert=True)
@@ -113,11 +116,13 @@ def _index(array: list[Any], token: str, where: str, *, insert: bool) -> int:
     return index
 
 
-def _get(root: Any, path: list[str], where: str) -> Any:
+def _get(root: Any, path: list[str], where: str, *, lenient: bool = False) -> Any:
     here = root
-    for token in path:
+    for depth, token in enumerate(path, 1):
         if isinstance(here, dict):
             if token not in here:
+                if lenient and depth == len(path):
+                    return None
                 raise PatchError.unprocessable(f"{where}: there is no {token[:200]!r}")
             here = here[token]
         elif isinstance(here, list):

@@ -1,8 +1,7 @@
 """What is kept and not acted upon says so: whoever writes it would otherwise wait for its effect.
 
-Kinds that every client may list, because Kubernetes serves them, and whose meaning lies in kube-apiserver itself:
-mutating policies (a mutating webhook does the same here) and the classes of API priority and fairness (every request
-is of one class here, bounded in number).
+Kinds that every client may list, because Kubernetes serves them, and whose meaning lies in kube-apiserver itself: the
+classes of API priority and fairness (every request is of one class here, bounded in number).
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from pilotage.apiserver.documents import Documents
 
 _KINDS = frozenset(
     (
-        ("admissionregistration.k8s.io", "MutatingAdmissionPolicy"),
         ("flowcontrol.apiserver.k8s.io", "FlowSchema"),
         ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration"),
     )

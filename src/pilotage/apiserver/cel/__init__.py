@@ -20,7 +20,7 @@ from pilotage.apiserver.cel.expression import (
     compiled,
 )
 from pilotage.apiserver.cel.library import AUTHORIZER, Asker, asking
-from pilotage.apiserver.cel.messages import compiled_message, plain
+from pilotage.apiserver.cel.messages import Wanted, compiled_message, configuration, operations
 from pilotage.apiserver.cel.pattern import PatternError, pattern
 
 __all__ = [
@@ -33,9 +33,11 @@ __all__ = [
     "PatternError",
     "Spending",
     "Variables",
+    "Wanted",
     "asking",
     "compiled",
     "compiled_message",
+    "configuration",
+    "operations",
     "pattern",
-    "plain",
 ]

@@ -167,7 +167,7 @@ def _open(state: _Rewriting) -> str:
 
 
 def compiled_message(text: str, variables: Variables, wanted: Wanted) -> Expression:
-    """A compiled expression that makes an Object, or JSONPatches; its value is one for `plain`. Raises CompileError."""
+    """An expression that makes an Object or JSONPatches, for `configuration` or `operations`. Raises CompileError."""
     return _compiled(text.strip(), tuple(sorted(variables.items())), wanted)
 
 
@@ -190,6 +190,34 @@ def _without_columns(message: str) -> str:
     """A compiler's complaint about rewritten text: the lines are those of the original, nothing else is."""
     lines = [line for line in message.split("\n") if not line.startswith(" | ")]
     return re.sub(r"<input>:(\d+):\d+", r"<input>:\1", "\n".join(lines))
+
+
+def configuration(value: Any) -> dict[str, Any]:
+    """The object an expression made. Raises EvaluationError."""
+    name = value.get(TYPE, "map") if isinstance(value, dict) else type(value).__name__
+    if name != OBJECT:
+        raise EvaluationError(f"must evaluate to {OBJECT} but got {name}")
+    made: dict[str, Any] = plain(value)
+    return made
+
+
+def operations(value: Any) -> list[dict[str, Any]]:
+    """The JSON patch an expression made. Raises EvaluationError."""
+    made: list[dict[str, Any]] = []
+    for each in value if isinstance(value, list) else [value]:
+        if not isinstance(each, dict) or each.get(TYPE) != PATCH:
+            raise EvaluationError(f"type mismatch: {PATCH}Type.expression should evaluate to array of {PATCH}")
+        for name in ("op", "path", "from"):
+            if not isinstance(each.get(name, ""), str):
+                kind = type(each[name]).__name__
+                raise EvaluationError(f"unexpected type {kind} for {PATCH}Type '{name}' field")
+        operation = {"op": each.get("op", ""), "path": each.get("path", "")}
+        if each.get("from"):
+            operation["from"] = each["from"]
+        if "value" in each:
+            operation["value"] = plain(each["value"])
+        made.append(operation)
+    return made
 
 
 def plain(value: Any, path: str = "") -> Any:

@@ -16,6 +16,7 @@ _KINDS = frozenset(
     {
         ("", "Pod"),
         ("", "ReplicationController"),
+        ("admissionregistration.k8s.io", "MutatingAdmissionPolicy"),
         ("admissionregistration.k8s.io", "MutatingWebhookConfiguration"),
         ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy"),
         ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"),

@@ -9,15 +9,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilotage.apiserver.cel import CompileError, EvaluationError, Spending, compiled_message, plain
-from pilotage.apiserver.cel.messages import TYPE, rewritten
+from pilotage.apiserver.cel import (
+    CompileError,
+    EvaluationError,
+    Spending,
+    compiled_message,
+    configuration,
+    operations,
+)
+from pilotage.apiserver.cel.messages import TYPE, Wanted, rewritten
 
 VARIABLES = {"object": "dyn", "variables": "map"}
 
 
-def made(text: str, wanted: Any = "Object", **values: Any) -> Any:
-    given_values = {"object": {"spec": {"replicas": 2}, "names": ["a", "b"]}, "variables": {}, **values}
-    return plain(compiled_message(text, VARIABLES, wanted).evaluate(given_values, Spending()))
+def made(text: str) -> Any:
+    return configuration(evaluated(text, "Object"))
+
+
+def evaluated(text: str, wanted: Wanted) -> Any:
+    values = {"object": {"spec": {"replicas": 2}, "names": ["a", "b"]}, "variables": {}}
+    return compiled_message(text, VARIABLES, wanted).evaluate(values, Spending())
 
 
 @pytest.mark.parametrize(
@@ -72,18 +83,30 @@ def test_literals(text: str, value: Any) -> None:
         ('[JSONPatch{op: "remove", path: "/a"}]', [{"op": "remove", "path": "/a"}]),
         ('[JSONPatch{op: "add", path: "/a/" + jsonpatch.escapeKey("x/y~z"), value: Object.spec{b: [Object.spec.b{}]}}]',
          [{"op": "add", "path": "/a/x~1y~0z", "value": {"b": [{}]}}]),
-        ("true ? [JSONPatch{op: 'a'}] : []", [{"op": "a"}]),
+        ("true ? [JSONPatch{op: 'a', from: '/b'}] : []", [{"op": "a", "path": "", "from": "/b"}]),
         ("[JSONPatch{op: 'a'}] + object.names.map(n, JSONPatch{op: n, value: 1})",
-         [{"op": "a"}, {"op": "a", "value": 1}, {"op": "b", "value": 1}]),
+         [{"op": "a", "path": ""}, {"op": "a", "path": "", "value": 1}, {"op": "b", "path": "", "value": 1}]),
     ],
 )  # fmt: skip
 def test_lists_of_patches(text: str, value: Any) -> None:
-    # A patch keeps its name, so that no map is taken for one.
-    found = compiled_message(text, VARIABLES, "list(JSONPatch)").evaluate(
-        {"object": {"names": ["a", "b"]}, "variables": {}}, Spending()
-    )
-    assert all(each[TYPE] == "JSONPatch" for each in found)
-    assert [{key: plain(item) for key, item in each.items() if key != TYPE} for each in found] == value
+    assert operations(evaluated(text, "list(JSONPatch)")) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[{'op': 'add'}]", "should evaluate to array of JSONPatch"),
+        ("[Object{}]", "should evaluate to array of JSONPatch"),
+        ("object.names", "should evaluate to array of JSONPatch"),
+        ("object.spec", "should evaluate to array of JSONPatch"),
+        ("[JSONPatch{op: 1}]", "unexpected type int for JSONPatchType 'op' field"),
+        ("[JSONPatch{op: 'add', value: Object.spec{a: Object.spec.b{}}}]", 'unexpected type name "Object.spec.b"'),
+    ],
+)
+def test_lists_that_are_no_patch(text: str, why: str) -> None:
+    with pytest.raises(EvaluationError) as caught:
+        operations(evaluated(text, "list(JSONPatch)"))
+    assert why in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +165,8 @@ def test_errors_name_the_line_and_no_rewritten_text() -> None:
         ("Object{a: type(1)}", "could not be marshalled to JSON"),
         ("Object{a: object.?spec}", "an optional that nobody unwrapped"),
         ("Object{a: object.missing}", "no such key: missing"),
+        ("object", "must evaluate to Object but got map"),
+        ("true ? Object.spec{} : Object.spec{}", "must evaluate to Object but got Object.spec"),
     ],
 )
 def test_values_that_are_no_configuration(text: str, why: str) -> None:

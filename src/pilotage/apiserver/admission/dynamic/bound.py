@@ -5,7 +5,7 @@ Stands apart so that either sort of policy is only about what it does with a wri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pilotage.api.catalogue import Resource
@@ -117,23 +117,18 @@ class BoundPolicies:
             "variables": {},
         }
 
-    def applicable(
-        self, operation: Operation, resource: Resource, bound: Bound, spending: Spending
-    ) -> Iterator[Document | None]:
-        """The parameters to evaluate a policy with, one after the other, as far as its conditions hold.
+    def hold(
+        self, operation: Operation, resource: Resource, spec: Document, params: Document | None, spending: Spending
+    ) -> bool:
+        """Whether all conditions of a policy hold. Raises ConditionError."""
+        conditions = spec.get("matchConditions") or ()
+        if not conditions:
+            return True
+        return conditions_hold(conditions, self.values(operation, resource, params), spending, VARIABLES)
 
-        Raises LookupError when there must be some, ConditionError when it is open whether they hold.
-        """
-        policy, binding = bound
-        conditions = policy["spec"].get("matchConditions") or ()
-        for params in self._params(operation, policy["spec"], binding["spec"]):
-            if not conditions or conditions_hold(
-                conditions, self.values(operation, resource, params), spending, VARIABLES
-            ):
-                yield params
-
-    def _params(self, operation: Operation, spec: Document, binding: Document) -> list[Document | None]:
-        kind, reference = spec.get("paramKind"), binding.get("paramRef")
+    def parameters(self, operation: Operation, policy: Document, binding: Document) -> list[Document | None]:
+        """The parameters to evaluate with, one after the other. Raises LookupError when there must be some."""
+        kind, reference = policy["spec"].get("paramKind"), binding["spec"].get("paramRef")
         if not kind or not reference:
             return [None]
         group, _, version = kind["apiVersion"].rpartition("/")

@@ -15,11 +15,12 @@ from pilotage.api.status import FieldError
 from pilotage.apiserver.admission.dynamic.bound import GROUP, VARIABLES
 from pilotage.apiserver.admission.dynamic.matching import CONDITION_VARIABLES
 from pilotage.apiserver.admission.operation import Document
-from pilotage.apiserver.cel import CompileError, compiled
+from pilotage.apiserver.cel import CompileError, Wanted, compiled, compiled_message
 
 TIMEOUT_MAX_S = 30
 _ACTIONS = ("Audit", "Deny", "Warn")
 _OPERATIONS = ("*", "CONNECT", "CREATE", "DELETE", "UPDATE")
+_MUTABLE_OPERATIONS = ("*", "CONNECT", "CREATE", "UPDATE")
 _REASONS = ("Unauthorized", "Forbidden", "Invalid", "RequestEntityTooLarge")
 EXPRESSIONS_MAX = 64
 
@@ -120,9 +121,83 @@ def _check_expression(
         problems.invalid(f"{path}.{field}", text, str(error))
 
 
-def _policy(document: Document, old: Document | None) -> Sequence[FieldError]:
+def _validating_policy(document: Document, old: Document | None) -> Sequence[FieldError]:
     problems = Problems()
     spec = document.get("spec") or {}
+    _check_policy(spec, problems)
+    validations = spec.get("validations") or ()
+    if not validations and not spec.get("auditAnnotations"):
+        problems.required("spec.validations", "validations or auditAnnotations must be specified")
+    if len(validations) > EXPRESSIONS_MAX:
+        problems.too_many("spec.validations", len(validations), EXPRESSIONS_MAX)
+    for index, validation in enumerate(validations):
+        path = f"spec.validations[{index}]"
+        _check_expression(validation, "expression", path, VARIABLES, ("bool",), problems)
+        if validation.get("messageExpression"):
+            _check_expression(validation, "messageExpression", path, VARIABLES, ("string",), problems)
+        _one_of(validation, "reason", _REASONS, path, problems)
+    return problems.errors
+
+
+def _mutating_policy(document: Document, old: Document | None) -> Sequence[FieldError]:
+    problems = Problems()
+    spec = document.get("spec") or {}
+    _check_policy(spec, problems)
+    _check_mutable(spec.get("matchConstraints"), "spec.matchConstraints", problems)
+    mutations = spec.get("mutations") or ()
+    if not mutations:
+        problems.required("spec.mutations", "mutations must contain at least one item")
+    if len(mutations) > EXPRESSIONS_MAX:
+        problems.too_many("spec.mutations", len(mutations), EXPRESSIONS_MAX)
+    for index, mutation in enumerate(mutations):
+        _check_mutation(mutation, f"spec.mutations[{index}]", problems)
+    if not spec.get("reinvocationPolicy"):
+        problems.required("spec.reinvocationPolicy")
+    else:
+        _one_of(spec, "reinvocationPolicy", ("IfNeeded", "Never"), "spec", problems)
+    return problems.errors
+
+
+# patchType → the field that goes with it, what its expression must make.
+_MUTATIONS: Mapping[str, tuple[str, Wanted]] = {
+    "ApplyConfiguration": ("applyConfiguration", "Object"),
+    "JSONPatch": ("jsonPatch", "list(JSONPatch)"),
+}
+
+
+def _check_mutation(mutation: Document, path: str, problems: Problems) -> None:
+    kind = mutation.get("patchType")
+    if not kind:
+        problems.required(f"{path}.patchType")
+    elif kind not in _MUTATIONS:
+        problems.unsupported(f"{path}.patchType", kind, tuple(_MUTATIONS))
+    else:
+        field, wanted = _MUTATIONS[kind]
+        source = mutation.get(field)
+        if source is None:
+            problems.required(f"{path}.{field}", f"must be specified when patchType is {kind}")
+        elif not (text := source.get("expression") or "").strip():
+            problems.required(f"{path}.{field}.expression")
+        else:
+            try:
+                compiled_message(text, VARIABLES, wanted)
+            except CompileError as error:
+                problems.invalid(f"{path}.{field}.expression", text, str(error))
+        for other, _ in _MUTATIONS.values():
+            if other != field and mutation.get(other) is not None:
+                problems.invalid(f"{path}.{other}", f"{{{other}}}", f"must not be specified when patchType is {kind}")
+
+
+def _check_mutable(resources: Document | None, path: str, problems: Problems) -> None:
+    """Only what is created or updated can be changed."""
+    for rule in (resources or {}).get("resourceRules") or ():
+        for operation in rule.get("operations") or ():
+            if operation not in _MUTABLE_OPERATIONS:
+                problems.unsupported(f"{path}.resourceRules.operations", operation, _MUTABLE_OPERATIONS)
+
+
+def _check_policy(spec: Document, problems: Problems) -> None:
+    """What policies of either sort may say."""
     _one_of(spec, "failurePolicy", ("Fail", "Ignore"), "spec", problems)
     kind = spec.get("paramKind")
     if kind is not None:
@@ -142,25 +217,12 @@ def _policy(document: Document, old: Document | None) -> Sequence[FieldError]:
         if not str(variable.get("name") or "").isidentifier():
             problems.invalid(f"{path}.name", variable.get("name", ""), "name is not a valid CEL identifier")
         _check_expression(variable, "expression", path, VARIABLES, (), problems)
-    validations = spec.get("validations") or ()
-    if not validations and not spec.get("auditAnnotations"):
-        problems.required("spec.validations", "validations or auditAnnotations must be specified")
-    if len(validations) > EXPRESSIONS_MAX:
-        problems.too_many("spec.validations", len(validations), EXPRESSIONS_MAX)
-    for index, validation in enumerate(validations):
-        path = f"spec.validations[{index}]"
-        _check_expression(validation, "expression", path, VARIABLES, ("bool",), problems)
-        if validation.get("messageExpression"):
-            _check_expression(validation, "messageExpression", path, VARIABLES, ("string",), problems)
-        _one_of(validation, "reason", _REASONS, path, problems)
-    return problems.errors
 
 
-def _binding(document: Document, old: Document | None) -> Sequence[FieldError]:
+def _validating_binding(document: Document, old: Document | None) -> Sequence[FieldError]:
     problems = Problems()
     spec = document.get("spec") or {}
-    if not spec.get("policyName"):
-        problems.required("spec.policyName")
+    _check_binding(spec, problems)
     actions = spec.get("validationActions") or ()
     if not actions:
         problems.required("spec.validationActions", "at least one validation action is required")
@@ -170,12 +232,26 @@ def _binding(document: Document, old: Document | None) -> Sequence[FieldError]:
     if "Deny" in actions and "Warn" in actions:
         text = "must not contain both Deny and Warn (repeating the same validation failure information in the API "
         problems.invalid("spec.validationActions", list(actions), text + "response and headers serves no purpose)")
+    return problems.errors
+
+
+def _mutating_binding(document: Document, old: Document | None) -> Sequence[FieldError]:
+    problems = Problems()
+    spec = document.get("spec") or {}
+    _check_binding(spec, problems)
+    _check_mutable(spec.get("matchResources"), "spec.matchResources", problems)
+    return problems.errors
+
+
+def _check_binding(spec: Document, problems: Problems) -> None:
+    """What bindings of either sort may say."""
+    if not spec.get("policyName"):
+        problems.required("spec.policyName")
     reference = spec.get("paramRef")
     if reference is not None:
         if bool(reference.get("name")) is (reference.get("selector") is not None):
             problems.required("spec.paramRef", "one of name or selector must be specified")
         _one_of(reference, "parameterNotFoundAction", ("Allow", "Deny"), "spec.paramRef", problems)
-    return problems.errors
 
 
 def _one_of(source: Mapping[str, Any], field: str, values: Sequence[str], path: str, problems: Problems) -> None:
@@ -186,6 +262,8 @@ def _one_of(source: Mapping[str, Any], field: str, values: Sequence[str], path: 
 RULES: Mapping[tuple[str, str], Callable[[Document, Document | None], Sequence[FieldError]]] = {
     (GROUP, "MutatingWebhookConfiguration"): _webhooks,
     (GROUP, "ValidatingWebhookConfiguration"): _webhooks,
-    (GROUP, "ValidatingAdmissionPolicy"): _policy,
-    (GROUP, "ValidatingAdmissionPolicyBinding"): _binding,
+    (GROUP, "MutatingAdmissionPolicy"): _mutating_policy,
+    (GROUP, "MutatingAdmissionPolicyBinding"): _mutating_binding,
+    (GROUP, "ValidatingAdmissionPolicy"): _validating_policy,
+    (GROUP, "ValidatingAdmissionPolicyBinding"): _validating_binding,
 }

@@ -47,9 +47,10 @@ class ValidatingPolicies(BoundPolicies):
         spec = bound[0]["spec"]
         lenient = spec.get("failurePolicy") == "Ignore"
         try:
-            for params in self.applicable(operation, resource, bound, spending):
-                evaluation = Evaluation(spec, self.values(operation, resource, params), spending)
-                yield from _evaluate(spec, evaluation, lenient=lenient)
+            for params in self.parameters(operation, *bound):
+                if self.hold(operation, resource, spec, params, spending):
+                    evaluation = Evaluation(spec, self.values(operation, resource, params), spending)
+                    yield from _evaluate(spec, evaluation, lenient=lenient)
         except (ConditionError, LookupError) as error:
             if not lenient:
                 yield _Finding(message=str(error.args[0] if error.args else error))

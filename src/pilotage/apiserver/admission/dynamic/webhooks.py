@@ -110,8 +110,17 @@ class Webhooks:
             if changed is not None and changed != current:
                 current = changed
                 again = [*again, *(each for each in webhooks[: webhooks.index(webhook)] if each not in again)]
+        last = await self.mutate_again(
+            replace(operation, document=current), [each for each in webhooks if each in again], asker
+        )
+        current = last if last is not None else current
+        return current if current is not operation.document else None
+
+    async def mutate_again(self, operation: Operation, webhooks: Sequence[Webhook], asker: Asker) -> Document | None:
+        """Ask those once more that want it when the object has changed since."""
+        current = operation.document
         for webhook in webhooks:
-            if webhook in again and webhook.source.get("reinvocationPolicy") == "IfNeeded":
+            if webhook.source.get("reinvocationPolicy") == "IfNeeded":
                 changed = await self._mutate_once(replace(operation, document=current), webhook, asker)
                 current = changed if changed is not None else current
         return current if current is not operation.document else None
