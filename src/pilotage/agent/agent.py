@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from pilotage.agent import server
+from pilotage.agent import app_armor, server
 from pilotage.agent.checks import Checker
 from pilotage.agent.collector import ImageCollector
 from pilotage.agent.config import Config
@@ -300,6 +300,7 @@ class Agent:
             allocatable=self._facts.allocatable,
             pods=pods,
             pressure=self._housekeeping.conditions,
+            app_armor=app_armor.is_enabled(),
         )
 
     def _node_changed(self, old: Node | None, new: Node | None) -> None:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pilotage.agent import devices, users
+from pilotage.agent import app_armor, devices, users
+from pilotage.agent.core import app_armor as core_app_armor
 from pilotage.agent.core import environment, fields, groups, oci, resolver, seccomp
 from pilotage.agent.core.fields import FieldError, NodeFacts
 from pilotage.agent.core.oci import Mount, User
@@ -153,6 +154,7 @@ class ContainerSetup:
             hidden_paths=root.hidden_paths,
             grantable=self._grantable,
             seccomp=profile,
+            app_armor=_app_armor(pod, container),
             devices=devices.of_the_node() if container.security_context.privileged and self._privileged else (),
             may_lower_oom_score=self._may_lower_oom_score,
         )
@@ -340,6 +342,17 @@ class ContainerSetup:
         found.append(Mount(destination=path, source=str(log), options=("bind", "rprivate", "rw")))
         # A mount below another one must come after it.
         return tuple(sorted(found, key=lambda mount: mount.destination.count("/"))), log
+
+
+def _app_armor(pod: Pod, container: Container) -> str:
+    """Raises `StartRefused` for a profile that the machine has not loaded."""
+    if not app_armor.is_enabled():
+        return ""  # the node takes no pod that needs one then
+    wanted, privileged = core_app_armor.profile_of(pod, container), container.security_context.privileged
+    try:
+        return core_app_armor.name(wanted, app_armor.loaded_profiles(), privileged=privileged)
+    except KeyError as error:
+        raise StartRefused("CreateContainerError", f"apparmor profile not found {error.args[0]}") from error
 
 
 def _expanded(mount: VolumeMount, variables: dict[str, str]) -> str:

@@ -289,6 +289,11 @@ class SeccompProfile(Value):
     localhost_profile: str = ""
 
 
+class AppArmorProfile(Value):
+    type: str  # RuntimeDefault, Localhost or Unconfined
+    localhost_profile: str = ""
+
+
 class SecurityContext(Value):
     capabilities: Capabilities = Capabilities()
     privileged: bool = False
@@ -299,6 +304,7 @@ class SecurityContext(Value):
     allow_privilege_escalation: bool | None = None
     proc_mount: str = ""
     seccomp_profile: SeccompProfile | None = None
+    app_armor_profile: AppArmorProfile | None = None
 
 
 class VolumeMount(Value):
@@ -568,6 +574,7 @@ class PodSecurityContext(Value):
     fs_group_change_policy: str = ""
     sysctls: tuple[Sysctl, ...] = ()
     seccomp_profile: SeccompProfile | None = None
+    app_armor_profile: AppArmorProfile | None = None
 
 
 class PodSpec(Value):

@@ -42,6 +42,7 @@ def pod_spec(spec: _Object, path: str, problems: Problems) -> None:
             _container(container, where, volumes, problems, init=field == "initContainers")
     _ephemeral_containers(spec, path, problems)
     _whole_resources(spec, path, problems)
+    _security(spec, path, problems)
     _host_ports(spec, path, problems)
     _placement(spec, path, problems)
     _names(spec, path, problems)
@@ -250,6 +251,31 @@ def _whole_resources(spec: _Object, path: str, problems: Problems) -> None:
                 if name in capped and quantity.parse(amount) > quantity.parse(capped[name]):
                     at = f"{path}.{field}[{index}].resources.limits"
                     problems.invalid(at, amount, f"must be less than or equal to pod limits of {capped[name]}")
+
+
+def _security(spec: _Object, path: str, problems: Problems) -> None:
+    """Profiles that are files have a name, others have none; a pod with users of its own shares nothing with the node.
+
+    KEP-127: ids of the pod mean nothing in namespaces that belong to the node.
+    """
+    owners = [(path, spec)]
+    for field in ("initContainers", "containers", "ephemeralContainers"):
+        owners += [(f"{path}.{field}[{index}]", item) for index, item in enumerate(spec.get(field) or ())]
+    for where, owner in owners:
+        profile = (owner.get("securityContext") or {}).get("appArmorProfile") or {}
+        at, name = f"{where}.securityContext.appArmorProfile.localhostProfile", profile.get("localhostProfile")
+        if profile.get("type") == "Localhost" and not (name or "").strip():
+            problems.required(at, "must be set when AppArmor type is Localhost")
+        elif profile and profile.get("type") != "Localhost" and name is not None:
+            problems.invalid(at, name, "can only be set when AppArmor type is Localhost")
+    if spec.get("hostUsers", True):
+        return
+    for field in ("hostNetwork", "hostPID", "hostIPC"):
+        if spec.get(field):
+            problems.forbidden(f"{path}.{field}", "when `hostUsers` is false")
+    for where, owner in owners:
+        if owner.get("volumeDevices"):
+            problems.forbidden(f"{where}.volumeDevices", "when `hostUsers` is false")
 
 
 # Volumes

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import pytest
+
+from pilotage.agent import app_armor
 from pilotage.api.core_v1 import Node, Pod
 
 from .conftest import NodeUnderTest
@@ -40,6 +43,18 @@ async def test_what_does_not_fit_is_rejected_and_what_fits_runs_on(node: NodeUnd
     sysctls = {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}
     assert (await rejected(node, "kernel", {}, securityContext=sysctls)).status.reason == "SysctlForbidden"
     assert is_ready(await node.pod("first"))
+
+
+@pytest.mark.skipif(app_armor.is_enabled(), reason="this kernel enforces AppArmor profiles")
+async def test_a_profile_that_the_kernel_cannot_enforce_is_not_ignored(node: NodeUnderTest) -> None:
+    wanted = {"appArmorProfile": {"type": "RuntimeDefault"}}
+    pod = await rejected(node, "confined", {"securityContext": wanted})
+    expected = "Pod was rejected: Cannot enforce AppArmor: AppArmor is not enabled on the host"
+    assert (pod.status.reason, pod.status.message) == ("AppArmor", expected)
+    assert (await rejected(node, "altogether", {}, securityContext=wanted)).status.reason == "AppArmor"
+    unconfined = {"appArmorProfile": {"type": "Unconfined"}}
+    await node.create("free", {"containers": [SLEEP], "securityContext": unconfined})
+    await node.wait("free", is_ready)
 
 
 async def test_a_pod_that_was_taken_is_not_judged_again(node: NodeUnderTest) -> None:

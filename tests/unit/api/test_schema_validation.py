@@ -95,6 +95,25 @@ LABEL = (
             id="containers that ask for more than the pod as a whole",
         ),
         pytest.param(
+            {"hostUsers": False, "hostNetwork": True, "hostPID": True, "hostIPC": True},
+            [f"spec.{field}: Forbidden: when `hostUsers` is false" for field in ("hostNetwork", "hostPID", "hostIPC")],
+            id="users of its own in namespaces of the node",
+        ),
+        pytest.param({"hostUsers": True, "hostNetwork": True}, [], id="the node's users in the node's network"),
+        pytest.param(
+            {
+                "containers": [container(securityContext={"appArmorProfile": {"type": "Localhost"}})],
+                "securityContext": {"appArmorProfile": {"type": "Unconfined", "localhostProfile": "x"}},
+            },
+            [
+                'spec.securityContext.appArmorProfile.localhostProfile: Invalid value: "x": '
+                "can only be set when AppArmor type is Localhost",
+                "spec.containers[0].securityContext.appArmorProfile.localhostProfile: Required value: "
+                "must be set when AppArmor type is Localhost",
+            ],
+            id="AppArmor profiles by name",
+        ),
+        pytest.param(
             {"containers": [container(livenessProbe={"periodSeconds": 1})]},
             ["spec.containers[0].livenessProbe: Required value: must specify a handler type"],
             id="probe without handler",

@@ -9,7 +9,7 @@ to Nodes" in the Kubernetes documentation. Leaves out making room by preemption.
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from pilotage.agent.core import host_ports, qos
+from pilotage.agent.core import app_armor, host_ports, qos
 from pilotage.api import placement
 from pilotage.api.core_v1 import Pod, Taint
 
@@ -42,6 +42,7 @@ class NodeView:
     allocatable: Mapping[str, str]
     pods: Collection[Pod]  # those it has taken and that are not over
     pressure: Collection[str] = ()  # its conditions of `eviction` that hold
+    app_armor: bool = False  # its kernel enforces AppArmor profiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +72,12 @@ def _pressure(pod: Pod, node: NodeView) -> Rejection | None:
             return None
     held = " ".join(sorted(node.pressure))
     return Rejection(reason="Evicted", message=f"Pod was rejected: The node had condition: [{held}]. ")
+
+
+def _app_armor(pod: Pod, node: NodeView) -> Rejection | None:
+    if node.app_armor or not app_armor.is_asked_for(pod):
+        return None
+    return Rejection(reason="AppArmor", message=f"Pod was rejected: {app_armor.NOT_THERE}")
 
 
 def _sysctls(pod: Pod, node: NodeView) -> Rejection | None:
@@ -131,5 +138,5 @@ def _predicate(name: str, message: str) -> Rejection:
 
 
 CHECKS: tuple[Callable[[Pod, NodeView], Rejection | None], ...] = (
-    _pressure, _sysctls, _affinity, _taints, _ports, _resources,
+    _pressure, _sysctls, _app_armor, _affinity, _taints, _ports, _resources,
 )  # fmt: skip

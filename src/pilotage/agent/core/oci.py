@@ -128,6 +128,7 @@ class Bundle:
     hidden_paths: tuple[str, ...] = ()  # masked beside the usual ones
     grantable: frozenset[str] = frozenset(ALL_CAPABILITIES)  # what `ALL` means: nobody can give what he lacks
     seccomp: Mapping[str, Any] | None = None  # None: every system call is allowed
+    app_armor: str = ""  # name of a loaded profile; empty: none
     devices: Sequence[Mapping[str, Any]] = ()  # beside those that every container has
     may_lower_oom_score: bool = True  # False without CAP_SYS_RESOURCE
 
@@ -163,6 +164,8 @@ def document(pod: Pod, container: Container, bundle: Bundle) -> dict[str, Any]:
     score = qos.oom_score_adjust(pod, container, bundle.memory_bytes)
     if bundle.may_lower_oom_score or score > 0:
         process["oomScoreAdj"] = score
+    if bundle.app_armor:
+        process["apparmorProfile"] = bundle.app_armor
     linux: dict[str, Any] = {
         "namespaces": [
             {"type": kind, "path": path} if path else {"type": kind} for kind, path in sorted(bundle.namespaces.items())
