@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from tests.e2e.up.conftest import PILOTAGE, Home
@@ -29,18 +30,18 @@ kind: Service
 metadata: {name: web}
 spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8000}]}
 """
-# Serves its name; the flapping one ends after three seconds, from its fourth life on after eight.
+# Serves its name; the flapping one ends after three seconds, from its fourth life on after six.
 PROGRAM = """
-import os, pathlib, socket, sys, threading
+import contextlib, os, pathlib, socket, sys, threading
 name, ends = sys.argv[1:]
 lives = pathlib.Path("/lives/count")
 count = int(lives.read_text()) + 1 if lives.exists() else 1
 lives.write_text(str(count))
 if ends:
-    threading.Timer(3 if count < 4 else 8, os._exit, (1,)).start()
+    threading.Timer(3 if count < 4 else 6, os._exit, (1,)).start()
 server = socket.create_server(("", 8000), backlog=256)
 while True:
-    with server.accept()[0] as connection:
+    with server.accept()[0] as connection, contextlib.suppress(OSError):
         connection.sendall(name.encode())
 """
 # One connection after the other: when it began, when it ended, who answered. So few source ports that each comes round
@@ -87,6 +88,7 @@ class Observed:
 
     writes: list[tuple[float, EndpointSlice]] = field(default_factory=list)
     applied: list[tuple[float, int]] = field(default_factory=list)  # by the proxy of n1
+    looks: list[tuple[float, int]] = field(default_factory=list)  # when each was begun, and the version it found
 
     def given(self, address: str) -> list[bool]:
         """Whether each write gave the address traffic."""
@@ -100,16 +102,25 @@ class Observed:
                 continue
             goal = written.metadata.version_number
             since = next((when for when, reached in self.applied if reached >= goal), float("inf"))
-            # Given back somewhat before we saw it.
-            ever = float("inf")
-            until = next((when for (when, _), gives in zip(self.writes[at:], given[at:], strict=True) if gives), ever)
-            if since < until - 0.5:
-                yield since, until - 0.5
+            back = next((one for (_, one), gives in zip(self.writes[at:], given[at:], strict=True) if gives), None)
+            # Given back before we saw it, but not before we looked and it was not.
+            version = back.metadata.version_number if back is not None else float("inf")
+            until = max((when for when, found in self.looks if found < version), default=0.0)
+            if since < until:
+                yield since, until
 
 
 async def observe(client: Client, seen: Observed) -> None:
+    selector = "kubernetes.io/service-name=web"
+
+    async def looks() -> None:
+        while True:
+            began = time.time()
+            for one in (await client.list(EndpointSlice, namespace="default", label_selector=selector)).items:
+                seen.looks.append((began, one.metadata.version_number))
+            await asyncio.sleep(0.05)
+
     async def slices() -> None:
-        selector = "kubernetes.io/service-name=web"
         async for event in client.watch(EndpointSlice, namespace="default", label_selector=selector):
             if event.type in ("ADDED", "MODIFIED"):
                 seen.writes.append((time.time(), event.object))
@@ -121,6 +132,7 @@ async def observe(client: Client, seen: Observed) -> None:
 
     async with task_set() as tasks:
         tasks.start(slices(), name="slices")
+        tasks.start(looks(), name="looks")
         tasks.start(watermarks(), name="watermarks")
         await asyncio.Event().wait()
 
@@ -139,6 +151,12 @@ def connecting(home: Home, address: str) -> Iterator[subprocess.Popen[str]]:
             process.wait(20)
 
 
+def first_held_back(seen: Observed) -> int | None:
+    """The place of the write that said so."""
+    places = (at for at, (_, one) in enumerate(seen.writes) if "pilotage.dev/held-back" in one.metadata.annotations)
+    return next(places, None)
+
+
 async def test_a_crash_loop_is_damped_as_written_and_meets_no_connection(home: Home) -> None:
     home.up("churn", "--nodes", "1")
     home.kubectl("churn", "apply", "-f", "-", stdin=SERVICE)
@@ -146,8 +164,8 @@ async def test_a_crash_loop_is_damped_as_written_and_meets_no_connection(home: H
     home.kubectl("churn", "wait", "pod/steady", "--for=condition=Ready", "--timeout=60s")
     vip = home.kubectl("churn", "get", "service", "web", "-o", "jsonpath={.spec.clusterIP}")
 
-    def flapping() -> dict[str, object]:
-        found: dict[str, object] = json.loads(home.kubectl("churn", "get", "pod", "flapping", "-o", "json"))["status"]
+    def status_of(pod: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(home.kubectl("churn", "get", "pod", pod, "-o", "json"))["status"]
         return found
 
     seen = Observed()
@@ -156,14 +174,13 @@ async def test_a_crash_loop_is_damped_as_written_and_meets_no_connection(home: H
         with connecting(home, vip):
             home.kubectl("churn", "apply", "-f", "-", stdin=json.dumps(pod("flapping", "x")))
             async with asyncio.timeout(150):
-                while not any("pilotage.dev/held-back" in one.metadata.annotations for _, one in seen.writes):
+                while (held := first_held_back(seen)) is None:
                     await asyncio.sleep(0.05)
-                held = len(seen.writes) - 1
                 while len(seen.writes) <= held + 1:  # until it crashed while it waited
                     await asyncio.sleep(0.05)
             events = await asyncio.to_thread(home.kubectl, "churn", "describe", "service", "web")
-            status = await asyncio.to_thread(flapping)
-    address = str(status["podIP"])
+            status, steady = [await asyncio.to_thread(status_of, pod) for pod in ("flapping", "steady")]
+    address = status["podIP"]
     restarts = status["containerStatuses"][0]["restartCount"]
     attempts = [line.split(" ", 3) for line in (home.path / "connections").read_text().splitlines()]
     answers = [(float(began), float(ended), answer) for began, ended, _, answer in attempts]
@@ -177,6 +194,8 @@ async def test_a_crash_loop_is_damped_as_written_and_meets_no_connection(home: H
     assert rule in events
     assert len(seen.writes) <= WRITES_A_LIFE * (restarts + 1) + WRITES_MORE, [s.endpoints for _, s in seen.writes]
 
+    assert steady["containerStatuses"][0]["restartCount"] == 0
+    assert all(any(steady["podIP"] in one.addresses and one.is_ready for one in s.endpoints) for _, s in seen.writes)
     gaps = list(seen.without(address))
     assert len(gaps) >= 2, "after a crash, and while it waits"
     names = {answer for _, _, answer in answers}
