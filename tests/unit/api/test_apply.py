@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from pilotage.api.catalogue import Resource, by_kind
 from pilotage.api.patch import ApplyConflict, PatchError, server_side_apply, track_update
+from pilotage.api.patch.apply import merge
 from pilotage.api.patch.fieldset import difference, intersection, members, union
+from pilotage.api.schema import schema_of
 
 T0, T1, T2 = "2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z", "2026-01-01T00:00:02Z"
 
@@ -69,6 +71,25 @@ def test_a_conflict_names_owner_version_time_and_field() -> None:
         ".data.a"
     )
     assert [(c.reason, c.field) for c in refused.value.details.causes] == [("FieldManagerConflict", ".data.a")]
+
+
+@pytest.mark.parametrize(
+    ("live", "applied", "merged"),
+    [
+        ("", "ab", "ab"),
+        ("x", "y", "xy"),
+        ("ab", "bc", "abc"),
+        ("xz", "yz", "xyz"),
+        ("x", "yx", "yx"),
+        ("abc", "ca", "bca"),
+        ("abcd", "dxa", "bcdxa"),
+        ("abcd", "abcd", "abcd"),
+    ],
+)
+def test_elements_keep_both_orders_and_the_applied_one_where_they_differ(live: str, applied: str, merged: str) -> None:
+    schema = schema_of("io.k8s.api.core.v1.PodSpec").properties["volumes"]
+    one, other, both = ([{"name": name} for name in names] for names in (live, applied, merged))
+    assert merge(one, other, schema) == both
 
 
 def test_several_conflicts_are_listed_by_owner() -> None:

@@ -260,18 +260,28 @@ def merge(live: Any, applied: Any, schema: Schema) -> Any:
 
 
 def _merge_list(live: list[Any], applied: list[Any], schema: Schema) -> list[Any]:
-    """Applied elements in their order; the others keep theirs and stand before those they preceded."""
+    """Elements of both in the order of both, the applied one where they differ; what only the live list has goes first.
+
+    As in Kubernetes' structured-merge-diff, so that a new element stands behind those that were there before it.
+    """
     shape = schema.items or ANY
-    position = {element_key(item, schema): index for index, item in enumerate(live)}
+    keys = [element_key(item, schema) for item in live]
+    known = dict(zip(keys, live, strict=True))
     intent = {element_key(item, schema): item for item in applied}
-    others = [item for item in live if element_key(item, schema) not in intent]
+    shared = [key for key in intent if key in known]
     merged: list[Any] = []
+    at, turn = 0, 0  # the next of `live`, the next of `shared`
     for key, item in intent.items():
-        at = position.get(key)
-        while others and at is not None and position[element_key(others[0], schema)] < at:
-            merged.append(others.pop(0))
-        merged.append(item if at is None else merge(live[at], item, shape))
-    return merged + others
+        while at < len(live) and (turn == len(shared) or keys[at] != shared[turn]):
+            if keys[at] not in intent:
+                merged.append(live[at])
+            at += 1
+        if key in known:
+            merged.append(merge(known[key], item, shape))
+            turn += 1
+        else:
+            merged.append(item)
+    return merged + [item for key, item in zip(keys[at:], live[at:], strict=True) if key not in intent]
 
 
 def prune(value: Any, last: FieldSet, owned: FieldSet, schema: Schema) -> Any:
