@@ -115,9 +115,10 @@ class PodWorkers:
             if uid not in present:
                 worker.vanish()
             self._start(worker)
-        for container_id in self._services.runtime.list():
+        # A root outlives its container when the agent dies between the removal of the one and of the other.
+        for container_id in {*self._services.runtime.list(), *self._services.roots.list()}:
             workers = self._workers.values()
-            if not any(worker.owns(container_id) or worker.is_starting(container_id) for worker in workers):
+            if not any(worker.keeps(container_id) for worker in workers):
                 _log.warning("removing a container that no pod knows", container=container_id)
                 await self._services.runtime.remove(container_id)
                 self._services.roots.remove(container_id)

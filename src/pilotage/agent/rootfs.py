@@ -80,6 +80,10 @@ class RootFSMaker:
             shutil.rmtree(base, ignore_errors=True)
         self._uses.release(container_id)
 
+    def list(self) -> list[str]:
+        """Whose roots there are, by container id."""
+        return [base.name for base in self._scratch.iterdir()]
+
     def layer(self, container_id: str) -> tuple[Path, ...]:
         """The directories that hold what the container has written."""
         base = self._scratch / container_id

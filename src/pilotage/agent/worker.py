@@ -13,6 +13,7 @@ from typing import assert_never
 
 import msgspec
 
+from pilotage.agent.container_setup import holder_id
 from pilotage.agent.containers import Containers
 from pilotage.agent.core import actions, lifecycle, pod_spec, reception, resize
 from pilotage.agent.core.container import ContainerPhase
@@ -184,11 +185,13 @@ class PodWorker:
             record.container_id == container_id for record in self._state.records
         )
 
-    def is_starting(self, container_id: str) -> bool:
-        """Whether an interrupted start was about that container."""
-        return any(
-            record.phase is ContainerPhase.STARTING and self.new_id(record.name, record.attempt) == container_id
-            for record in self._state.records
+    def keeps(self, container_id: str) -> bool:
+        """Whether it is this pod's, or an interrupted start was about it, or it holds the pod's processes."""
+        starting = (record for record in self._state.records if record.phase is ContainerPhase.STARTING)
+        return (
+            self.owns(container_id)
+            or any(self.new_id(record.name, record.attempt) == container_id for record in starting)
+            or container_id == holder_id(self.uid)
         )
 
     def end(self, reason: str, message: str, *, grace_s: float) -> None:
@@ -239,6 +242,9 @@ class PodWorker:
         group = state.group if state.sandbox != "ready" else state.group or ResourceRequirements()
         state = replace(state, deletion_told=False, group=group, group_resizing=False)
         self._state = state
+        # The agent before may have died while it cleared an ended one away; once it is restarted nobody knows of it.
+        ended = (record.container_id for record in state.records if not record.is_running)
+        self._containers.dead.extend(filter(None, ended))
         if not self._sandbox.restore(state):
             self.post(SandboxLost(at=self.now()))
             self._containers.dead.extend(record.container_id for record in state.records if record.is_running)
