@@ -246,11 +246,14 @@ async def test_custom_resources_are_merged_by_their_schema(http: Http) -> None:
     path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
     assert (await http("POST", path, definition)).status == 201
     crewed = "Object{spec: Object.spec{crew: [Object.spec.crew{name: 'jo', age: 7}, Object.spec.crew{name: 'al'}]}}"
-    await bind(http, policy("crew", crewed, rules=(rule("boats", group="harbour.test"),)))
+    louder = (
+        "Object{spec: Object.spec{crew: object.spec.crew.map(c, Object.spec.crew{name: c.name, rank: c.rank + '!'})}}"
+    )
+    await bind(http, policy("crew", crewed, louder, rules=(rule("boats", group="harbour.test"),)))
     boat = {"apiVersion": "harbour.test/v1", "kind": "Boat", "metadata": {"name": "ann"}}
     boat["spec"] = {"crew": [{"name": "jo", "rank": "captain"}]}
     stored = await create(http, boat, "/apis/harbour.test/v1/namespaces/default/boats")
-    assert stored["spec"]["crew"] == [{"name": "jo", "rank": "captain", "age": 7}, {"name": "al", "rank": "mate"}]
+    assert stored["spec"]["crew"] == [{"name": "jo", "rank": "captain!", "age": 7}, {"name": "al", "rank": "mate!"}]
 
 
 async def test_policies_are_not_subject_to_policies(http: Http) -> None:
