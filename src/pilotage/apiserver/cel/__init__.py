@@ -5,8 +5,8 @@ Inputs → outputs: the text of an expression and the types of its variables →
 values → a result or an evaluation error.
 Invariants: an evaluation ends after ten thousand steps of its loops; patterns take linear time; a compiled expression
 is shared and keeps nothing of what it was asked.
-Reading order: `expression`, then `library` (the functions Kubernetes adds to CEL), `pattern`; `messages` (the types
-that mutating policies make).
+Reading order: `expression`, then `library` (the functions Kubernetes adds to CEL), `pattern`, `optionals`; `messages`
+(the types that mutating policies make).
 Specifications: https://kubernetes.io/docs/reference/using-api/cel/, https://github.com/google/cel-spec
 """
 

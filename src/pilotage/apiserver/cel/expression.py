@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import Any
 
 from pilotage.apiserver.cel.library import declarations
+from pilotage.apiserver.cel.optionals import escapes
 
 # As much text as kube-apiserver lets one expression have before its estimated cost refuses it, roughly.
 EXPRESSION_CHARACTERS_MAX = 16_384
@@ -129,6 +130,8 @@ def _compiled(text: str, variables: tuple[tuple[str, str], ...]) -> Expression:
     except (RuntimeError, ValueError) as error:
         message = re.sub(r"^[A-Z_]+: ", "", str(error)).removesuffix(" [INVALID_ARGUMENT]")
         raise CompileError(f"compilation failed: {message[:1000]}") from None
+    if escapes(text, program):
+        raise CompileError("compilation failed: an optional must be unwrapped before it is an element or an argument")
     optionals = _may_make_optionals(text) is not None
     return Expression(text, _name_of(program.return_type().name()), program, environment, optionals)
 

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pilotage.api import quantity
+from pilotage.apiserver.cel.optionals import OURS
 from pilotage.apiserver.cel.pattern import pattern
 
 Opaque = dict[str, Any]
@@ -58,7 +59,7 @@ def declarations() -> list[Any]:
         parameters, _, result = rest.partition(":")
         names = [*([receiver] if receiver else []), *(item for item in parameters.split(",") if item)]
         overload = cel.Overload(
-            f"kubernetes_{index}", types[result], [types[item] for item in names], bool(receiver), function
+            f"{OURS}{index}", types[result], [types[item] for item in names], bool(receiver), function
         )
         by_name.setdefault(name, []).append(overload)
     return [cel.FunctionDecl(name, overloads) for name, overloads in by_name.items()]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pilotage.apiserver.cel import EvaluationError, Spending, compiled
+from pilotage.apiserver.cel import CompileError, EvaluationError, Spending, compiled
 
 VARIABLES = {"object": "dyn"}
 
@@ -45,6 +45,41 @@ def test_an_optional_that_nobody_unwrapped_is_an_error(text: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "the value is an optional that nobody unwrapped\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1].indexOf(optional.of(1))",
+        "{'is': 'url', 'a': optional.of(1)}.getHost() == ''",
+        "[{'a': [object.?a]}].sum()",
+        "sets.contains([{'a': dyn(optional.of(1))}], [1])",
+        "sets.contains([1, 2].map(x, {'a': optional.of(x)}), [1])",
+        "[1].indexOf(true ? optional.of(1) : dyn(1))",
+        "[1].indexOf(optional.of(optional.of(1)).value())",
+        "[1].indexOf(optional.of(dyn(object.?a)).orValue(1))",
+        "cel.bind(x, optional.of(1), [1].indexOf(x))",
+    ],
+)
+def test_no_optional_reaches_our_functions(text: str) -> None:
+    with pytest.raises(CompileError, match="an optional must be unwrapped"):
+        compiled(text, VARIABLES)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("object.?items.orValue([]).indexOf(2)", 1),
+        ("sets.contains([?object.?a, ?object.?b], [1])", True),
+        ("[{?'a': object.?a}].indexOf({'a': 1})", 0),
+        ("[object.?a.orValue(0), object.a > 0 ? 1 : 2].sum()", 2),
+        ("(true ? object.?a : optional.none()).hasValue() && [1].sum() == 1", True),
+        ("object.?items.optMap(x, x.sum()).orValue(0)", 3),
+        ("[optional.of(1)][0].value()", 1),
+    ],
+)
+def test_optionals_that_are_unwrapped_in_time_are_fine(text: str, value: Any) -> None:
+    assert evaluate(text) == value
 
 
 def test_missing_keys_are_told_in_the_words_users_know() -> None:
