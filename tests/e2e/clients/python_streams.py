@@ -37,9 +37,11 @@ def main(kubeconfig: str, namespace: str) -> None:
     connection = forwarded.socket(9090)
     connection.setblocking(True)
     connection.sendall(b"GET / HTTP/1.1\r\nSec-WebSocket-Key: x\r\n\r\n")
-    answer = connection.recv(12).decode()
+    answer = b""
+    while len(answer) < 12 and (piece := connection.recv(12 - len(answer))):
+        answer += piece
     connection.close()
-    found = {"out": ran.read_stdout(), "err": ran.read_stderr(), "code": ran.returncode, "port": answer}
+    found = {"out": ran.read_stdout(), "err": ran.read_stderr(), "code": ran.returncode, "port": answer.decode()}
     print(json.dumps(found))
 
 

@@ -333,10 +333,13 @@ class TestKr8s:
         await deployment.create()
         await deployment.scale(1)
         await deployment.wait("condition=Available", timeout=40)
-        (pod,) = await deployment.pods()
+        # Without replicas it was available, too: its pod may be still to come, and its status follows the pod's.
+        async with asyncio.timeout(40):
+            while not (pods := await deployment.pods()):
+                await asyncio.sleep(0.05)
+        (pod,) = pods
         await pod.wait("condition=Ready", timeout=40)
-        # Without replicas it was available too, and its status follows the pod's.
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             while not await deployment.ready():
                 await asyncio.sleep(0.05)
 

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -91,6 +92,13 @@ class Kubectl:
                 process.kill()
 
 
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.1)
+
+
 @pytest.fixture(scope="session")
 def pods(cluster: Cluster) -> Cluster:
     """The cluster, with the pods in it ready."""
@@ -98,6 +106,9 @@ def pods(cluster: Cluster) -> Cluster:
     cluster.kubectl("apply", "--namespace", NAMESPACE, "-f", "-", given=PODS)
     cluster.kubectl("rollout", "status", "--namespace", NAMESPACE, "deployment/web", "--timeout=60s")
     cluster.kubectl("wait", "--namespace", NAMESPACE, "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+    # Whom the Service leads to follows the readiness of its pods.
+    served = ("--for=jsonpath={.endpoints[0].conditions.ready}=true", "--selector=kubernetes.io/service-name=web")
+    cluster.kubectl("wait", "--namespace", NAMESPACE, "endpointslices", *served, "--timeout=60s")
     return cluster
 
 
@@ -132,7 +143,8 @@ def test_exec_carries_every_stream_every_byte_and_the_exit_code(either_way: Kube
 def test_exec_on_a_terminal_that_changes_its_size(either_way: Kubectl) -> None:
     with either_way.terminal("exec", "-it", "shell", "--", "sh") as terminal:
         terminal.until("# ")
-        terminal.type("tty; stty size\n")
+        # The first size is sent beside the command, as later ones are.
+        terminal.type('until [ "$(stty size)" = "33 90" ]; do sleep 0.05; done; tty; stty size\n')
         terminal.until("/dev/pts/")
         terminal.until("33 90")
         terminal.resize(40, 100)
@@ -220,8 +232,9 @@ def test_port_forward_names_a_port_that_nobody_listens_on(either_way: Kubectl) -
 def test_logs_are_chosen_cut_stamped_and_followed(kubectl: Kubectl) -> None:
     lines = [f"line {number}" for number in range(1, 6)]
     log = ("logs", "talk", "-c", "main")
+    eventually(lambda: sorted(kubectl(*log).splitlines()) == sorted([*lines, "problem"]))  # it says so once it runs
+    eventually(lambda: kubectl("logs", "talk", "-c", "again") == "second life\n")
     whole = kubectl(*log).splitlines()
-    assert sorted(whole) == sorted([*lines, "problem"])
     assert kubectl(*log, "--tail=2").splitlines() == whole[-2:]
     assert kubectl(*log, "--limit-bytes=9") == "\n".join(whole)[:9]
     stamped = kubectl(*log, "--timestamps").splitlines()

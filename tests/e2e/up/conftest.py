@@ -77,6 +77,26 @@ class Home:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def lags(self, name: str) -> dict[str, int]:
+        """How far each consumer of endpoints is behind, as `pilotage status` says it."""
+        found: dict[str, int] = json.loads(self.run("status", "--name", name, "-o", "json").stdout)["lags"]
+        return found
+
+    def until_programmed(self, name: str, service: str, *, endpoints: int, slices: int = 1) -> None:
+        """Wait until a Service has so many endpoints in each of its slices, and every consumer has applied them.
+
+        Neither follows from the readiness of its pods: endpoints are written after it, and consumers hear of it later.
+        """
+
+        def written() -> bool:
+            selector = f"kubernetes.io/service-name={service}"
+            parts = json.loads(self.kubectl(name, "get", "endpointslices", "-l", selector, "-o", "json"))["items"]
+            ready = [sum(bool(one["conditions"].get("ready")) for one in part.get("endpoints") or ()) for part in parts]
+            return ready == [endpoints] * slices
+
+        eventually(written)
+        eventually(lambda: bool(lags := self.lags(name)) and not any(lags.values()))
+
     def assert_nothing_left(self, *names: str) -> None:
         for name in names:
             layout = self.layout(name)
@@ -95,7 +115,7 @@ def network_namespaces() -> Iterator[str]:
             continue
 
 
-def eventually(condition: Callable[[], bool], within_s: float = 30.0) -> None:
+def eventually(condition: Callable[[], bool], within_s: float = 60.0) -> None:
     """Wait for a condition of the world outside this process, which sends no events."""
     deadline = time.monotonic() + within_s
     while not condition():

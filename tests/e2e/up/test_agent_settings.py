@@ -18,7 +18,7 @@ spec:
   containers:
   - {name: c, image: localhost/host, command: [sleep, "1000"]}
 """
-LAST_WORDS = "trap 'sleep 1; echo gone > /out/word; exit 0' TERM; while :; do sleep 0.1; done"
+LAST_WORDS = "trap 'sleep 1; echo gone > /out/word; exit 0' TERM; touch /out/ready; while :; do sleep 0.1; done"
 
 
 def one_that_says_goodbye(place: Path) -> str:
@@ -57,7 +57,7 @@ def test_static_pods_run_on_every_node_and_pods_are_given_time_to_end(home: Home
     eventually(lambda: pods() == {})
 
     home.kubectl("settled", "apply", "-f", "-", stdin=one_that_says_goodbye(out))
-    eventually(lambda: pods() == {"polite": "Running"})
+    eventually(lambda: pods() == {"polite": "Running"} and (out / "ready").exists())
     assert home.run("down", "--name", "settled").returncode == 0
     assert (out / "word").read_text() == "gone\n"
     home.assert_nothing_left("settled")

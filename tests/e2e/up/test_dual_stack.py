@@ -46,6 +46,7 @@ def test_pods_reach_each_other_and_services_by_either_family(home: Home) -> None
     home.up("dual", "--dual-stack")
     home.kubectl("dual", "apply", "-f", "-", stdin=OBJECTS)
     home.kubectl("dual", "rollout", "status", "daemonset/web", "--timeout=60s")
+    home.until_programmed("dual", "web", endpoints=2, slices=2)
 
     def get(*what: str) -> list[dict[str, object]]:
         found = json.loads(home.kubectl("dual", "get", *what, "-o", "json"))

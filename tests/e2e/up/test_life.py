@@ -45,13 +45,15 @@ def test_a_whole_life(home: Home) -> None:
     status = home.run("status", "--name", "life", "-o", "json")
     assert status.returncode == 0, status.stdout + status.stderr
     document = json.loads(status.stdout)
-    assert {"proxy-n1", "proxy-n2", "dns-n1", "dns-n2"} <= set(document["watermarks"])
+    assert document["ready"]
+    eventually(lambda: {"proxy-n1", "proxy-n2", "dns-n1", "dns-n2"} <= home.lags("life").keys())
     assert home.run("kubeconfig", "--name", "life").stdout.strip() == str(home.layout("life").kubeconfig)
     assert "life" in home.run("ls").stdout
 
     # A Service by its name, through DNS and proxy of a node, to pods on the host's file system.
     home.kubectl("life", "apply", "-f", "-", stdin=WEB)
     home.kubectl("life", "rollout", "status", "deployment/web", "--timeout=60s")
+    home.until_programmed("life", "web", endpoints=2)
     assert home.run("shell", "--name", "life", "--", "python3", "-c", FETCH).stdout.strip() == "200"
     assert home.run("shell", "--name", "life", "--node", "n2", "--", "python3", "-c", FETCH).stdout.strip() == "200"
     assert home.run("shell", "--name", "life", "--", "sh", "-c", "exit 7").returncode == 7
@@ -71,7 +73,7 @@ def test_a_whole_life(home: Home) -> None:
 
     started = time.monotonic()
     assert home.run("down", "--name", "life").returncode == 0
-    assert time.monotonic() - started < 5  # 2 s on an idle machine; a busy one runs other tests beside this
+    assert time.monotonic() - started < 20  # 2 s on an idle machine; a busy one runs other tests beside this
     home.assert_nothing_left("life")
     assert home.run("down", "--name", "life").returncode == 1
 
