@@ -39,6 +39,7 @@ from pilotage.agent.runtime.cgroup import ControlGroups
 from pilotage.agent.runtime.oci import OCIRuntime
 from pilotage.agent.services import NodeServices
 from pilotage.agent.sub_paths import SubPaths
+from pilotage.agent.user_namespaces import UserNamespaces
 from pilotage.agent.volumes import Volumes
 from pilotage.agent.worker import PodWorker
 from pilotage.api import quantity
@@ -159,7 +160,12 @@ class Agent:
         hidden = (config.data_dir, config.run_dir, config.images, *config.hidden_paths)
         scratch = config.run_dir / "scratch"
         roots = RootFSMaker(
-            scratch=scratch, hidden=hidden, privileged=is_privileged(), mounts=self._mounts, uses=self._image_uses
+            scratch=scratch,
+            passable=config.roots,
+            hidden=hidden,
+            privileged=is_privileged(),
+            mounts=self._mounts,
+            uses=self._image_uses,
         )
         volumes = Volumes(
             pods_dir=config.data_dir / "pods",
@@ -195,6 +201,12 @@ class Agent:
             setup=setup,
             roots=roots,
             mounts=self._mounts,
+            users=UserNamespaces(
+                config.run_dir / "users",
+                first=config.user_ranges[0],
+                last=config.user_ranges[1],
+                privileged=is_privileged(),
+            ),
             checker=Checker(self.runtime),
             memory=PodMemory(config.data_dir / "pods"),
             ceilings=Ceilings(crash_s=config.crash_backoff_max_s, image_s=config.image_backoff_max_s),
@@ -245,6 +257,7 @@ class Agent:
         await self.runtime.open()
         self._registration.runtime_version = await self.runtime.version()
         self._node_services.roots.prepare()
+        self._node_services.users.open()
         self.network.open()
         await self._housekeeping.open()
         self._tasks.start(self._events.run(), key="events")

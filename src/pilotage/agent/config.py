@@ -43,6 +43,11 @@ class Config:
     shutdown_grace_critical_s: float = 0.0  # the last part of it, for critical ones (shutdownGracePeriodCriticalPods)
     shutdown_by_priority: tuple[tuple[int, float], ...] = ()  # instead: priority and seconds, by classes of priority
     pods_max: int = 110
+    # Where the roots of pods with users of their own are mounted: a way to it must be open to anybody (mode 0711).
+    roots_dir: Path | None = None  # None: beside `run_dir`; made if it does not exist
+    # Of these pods: each has a range of 65,536 ids, by number from the first to the last of these.
+    # Agents of one machine should have different ones.
+    user_ranges: tuple[int, int] = (1, 1024)
     # Kept from pods: for what runs the node, and for what else runs on the machine. By resource, as quantities.
     kube_reserved: Mapping[str, str] = field(default_factory=dict)
     system_reserved: Mapping[str, str] = field(default_factory=dict)
@@ -76,6 +81,11 @@ class Config:
         if self.shutdown_by_priority:
             return tuple(shutdown.Period(priority=one, grace_s=grace_s) for one, grace_s in self.shutdown_by_priority)
         return shutdown.two_periods(self.shutdown_grace_s, self.shutdown_grace_critical_s)
+
+    @property
+    def roots(self) -> Path:
+        """Where roots are mounted that others than the node's users must find."""
+        return self.roots_dir or self.run_dir.with_name(f"{self.run_dir.name}-roots")
 
     @property
     def images(self) -> Path:

@@ -7,6 +7,7 @@ start. Everything that stops a container from being created is raised as `StartR
 import base64
 import contextlib
 import json
+import os
 import platform
 import socket
 from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +25,7 @@ from pilotage.agent.images import USUAL_PATH, Image, host_image
 from pilotage.agent.mounts import Mounts
 from pilotage.agent.references import References
 from pilotage.agent.rootfs import RootFSMaker
+from pilotage.agent.user_namespaces import IDS, PodUsers
 from pilotage.agent.volumes import Volumes
 from pilotage.api import quantity
 from pilotage.api.core_v1 import (
@@ -37,6 +39,7 @@ from pilotage.api.core_v1 import (
     VolumeMount,
 )
 from pilotage.api.quantity import QuantityError
+from pilotage.network import NetworkError
 
 TERMINATION_MESSAGE_BYTES_MAX = 4096
 
@@ -60,6 +63,7 @@ class PodContext:
     sandbox_namespaces: dict[str, str]
     directory: Path  # the pod's own directory on the node
     shared_memory: Path  # mounted on /dev/shm
+    users: PodUsers | None = None  # None: the node's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +123,8 @@ class ContainerSetup:
             variables = await self._environment(context, container, image)
             user = users.resolve(pod, container, image)
             users.check_mapped(user)
+            if context.users is not None:
+                users.check_own(user, IDS)
             container_mounts, termination_log = self._mounts(context, container, container_id, variables)
         except (FieldError, MountFailure, QuantityError, TimeoutError) as error:
             text = str(error) or "timed out waiting for the API server"
@@ -127,7 +133,10 @@ class ContainerSetup:
             raise StartRefused("CreateContainerError", f"{error.filename or ''}: {error.strerror}") from error
         profile = self._seccomp(pod, container)
         name = resolver.kernel_hostname(pod, self._cluster_domain)
-        root = self._roots.make(image, container_id)
+        try:
+            root = self._roots.make(image, container_id, users=context.users)
+        except NetworkError as error:
+            raise StartRefused("CreateContainerError", f"no root for a pod with users of its own: {error}") from error
         namespaces = {"mount": "", "pid": "", **context.sandbox_namespaces}
         if context.network_namespace:
             namespaces["network"] = context.network_namespace
@@ -158,7 +167,8 @@ class ContainerSetup:
             devices=devices.of_the_node() if container.security_context.privileged and self._privileged else (),
             may_lower_oom_score=self._may_lower_oom_score,
         )
-        return Prepared(document=oci.document(pod, container, bundle), image=image, termination_log=termination_log)
+        document = _owned(oci.document(pod, container, bundle), context.users)
+        return Prepared(document=document, image=image, termination_log=termination_log)
 
     def _memory_protection(self, pod: Pod, container: Container) -> Mapping[str, str]:
         if not self._unified:
@@ -166,14 +176,14 @@ class ContainerSetup:
         allocatable = quantity.whole(self._node().allocatable.get("memory", "0"))
         return groups.memory_protection(pod, container, allocatable)
 
-    def process_holder(self, uid: str) -> dict[str, object]:
+    def process_holder(self, uid: str, own: PodUsers | None = None) -> dict[str, object]:
         """The document of the process that holds a pod's PID namespace and reaps what dies in it.
 
         It can do nothing and sees nothing that a container of the host image would not: a container that is allowed to
         trace may look at it through /proc/1.
         """
         identifier = holder_id(uid)
-        root = self._roots.make(host_image(), identifier)
+        root = self._roots.make(host_image(), identifier, users=own)
         nothing = SecurityContext(
             capabilities=Capabilities(drop=("ALL",)), allow_privilege_escalation=False, read_only_root_filesystem=True
         )
@@ -192,7 +202,7 @@ class ContainerSetup:
             seccomp=seccomp.runtime_default((), platform.machine()),
             may_lower_oom_score=self._may_lower_oom_score,
         )
-        return oci.document(Pod(), Container(name="holder", security_context=nothing), bundle)
+        return _owned(oci.document(Pod(), Container(name="holder", security_context=nothing), bundle), own)
 
     def _seccomp(self, pod: Pod, container: Container) -> dict[str, Any] | None:
         """The container's profile, or the pod's; None for an unconfined one. Raises `StartRefused`."""
@@ -307,12 +317,15 @@ class ContainerSetup:
                 raise FieldError(f'volume "{wanted.name}" of the container is not defined in the pod')
             source = self._volumes.path(pod.metadata.uid, volume)
             relative = wanted.sub_path or _expanded(wanted, variables)
-            if relative:
-                source = self._volumes.sub_paths.bind(pod.metadata.uid, container.name, index, source, relative)
-            elif volume.host_path is not None and not volume.host_path.type:
+            if not relative and volume.host_path is not None and not volume.host_path.type:
                 # No type, no promise: what is missing becomes a directory, as container engines have it.
                 with contextlib.suppress(FileExistsError):
                     source.mkdir(parents=True, mode=0o755)
+            if relative or context.users is not None:
+                own = context.users.namespace if context.users is not None else None
+                source = self._volumes.sub_paths.bind(
+                    pod.metadata.uid, container.name, index, source, relative, users=own
+                )
             access = "ro" if wanted.read_only or _is_api_volume(volume) else "rw"
             if wanted.recursive_read_only in ("Enabled", "IfPossible"):
                 access = "rro"  # with everything mounted below (KEP-3857)
@@ -338,10 +351,29 @@ class ContainerSetup:
         log.parent.mkdir(exist_ok=True, mode=0o700)
         log.touch()
         log.chmod(0o666)
+        if context.users is not None:
+            os.chown(log, context.users.host_id, context.users.host_id)
         path = container.termination_message_path or "/dev/termination-log"
         found.append(Mount(destination=path, source=str(log), options=("bind", "rprivate", "rw")))
         # A mount below another one must come after it.
         return tuple(sorted(found, key=lambda mount: mount.destination.count("/"))), log
+
+
+def _owned(document: dict[str, Any], own: PodUsers | None) -> dict[str, Any]:
+    if own is None:
+        return document
+    mounts = [
+        one | {"options": [*one["options"], *_locked(one["source"])]} if one["type"] == "bind" else one
+        for one in document["mounts"]
+    ]
+    return oci.with_users(document | {"mounts": mounts}, str(own.namespace), host_id=own.host_id, size=IDS)
+
+
+def _locked(source: str) -> list[str]:
+    """The options of the mount that `source` lies on which nobody in another user namespace may take off."""
+    flags = os.statvfs(source).f_flag
+    named = {"nosuid": os.ST_NOSUID, "nodev": os.ST_NODEV, "noexec": os.ST_NOEXEC, "noatime": os.ST_NOATIME}
+    return [name for name, flag in named.items() if flags & flag]
 
 
 def _app_armor(pod: Pod, container: Container) -> str:
@@ -406,5 +438,7 @@ def write_pod_files(context: PodContext, mounts: Mounts, *, resolv_conf: str, cl
         path = context.directory / name
         path.write_text(text)
         path.chmod(0o644)
+        if context.users is not None:
+            os.chown(path, context.users.host_id, context.users.host_id)
     if not mounts.is_mount(context.shared_memory):
         mounts.tmpfs(context.shared_memory, mode=0o1777, size_bytes=64 * 1024 * 1024)

@@ -5,12 +5,14 @@ agent's mount namespace, `FakeMounts` makes directories and remembers. The syste
 `pilotage.network.namespaces`'.
 """
 
+import contextlib
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from pilotage.network.namespaces import MS_BIND, MS_NODEV, MS_NOSUID, MS_REC, mount, unmount
+from pilotage.network.namespaces import MS_BIND, MS_NODEV, MS_NOSUID, MS_REC, bind_mapped, mount, unmount
 
 
 class Mounts(Protocol):
@@ -20,12 +22,22 @@ class Mounts(Protocol):
         """Mount a writable view of `lower` (topmost first) on `target`; overlayfs.rst."""
         ...
 
+    def mapped_overlay(self, target: Path, *, lower: Path, users: Path, place: Path, upper: Path, work: Path) -> None:
+        """As `overlay`, with the owners of `lower` as the user namespace at `users` has them (overlayfs.rst).
+
+        `place` is an empty directory for the time of the call. Raises `NetworkError` where that cannot be.
+        """
+        ...
+
     def tmpfs(self, target: Path, *, mode: int = 0o755, size_bytes: int = 0) -> None:
         """A fresh tmpfs on `target`; `size_bytes` 0 means the kernel's default, half of the memory."""
         ...
 
-    def bind(self, fd: int, target: Path) -> None:
-        """Show what `fd` was opened on, and what is mounted below it, at `target`."""
+    def bind(self, fd: int, target: Path, *, users: Path | None = None) -> None:
+        """Show what `fd` was opened on, and what is mounted below it, at `target`.
+
+        Its owners are as the user namespace at `users` has them. Raises `NetworkError` where that cannot be.
+        """
         ...
 
     def unbind(self, target: Path) -> None:
@@ -44,6 +56,16 @@ class Mounts(Protocol):
 class KernelMounts:
     """`Mounts` in the mount namespace of this process."""
 
+    def mapped_overlay(self, target: Path, *, lower: Path, users: Path, place: Path, upper: Path, work: Path) -> None:
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            with _opened(lower) as fd, _opened(users) as namespace:
+                bind_mapped(fd, str(place), namespace, read_only=True, recursive=False)
+            self.overlay(target, lower=(str(place),), upper=upper, work=work)
+        finally:  # the overlay holds its own
+            unmount(str(place))
+            place.rmdir()
+
     def overlay(self, target: Path, *, lower: tuple[str, ...], upper: Path, work: Path) -> None:
         for path in (target, upper, work):
             path.mkdir(parents=True, exist_ok=True)
@@ -55,9 +77,13 @@ class KernelMounts:
         size = f",size={size_bytes}" if size_bytes else ""
         mount("tmpfs", str(target), "tmpfs", MS_NOSUID | MS_NODEV, f"mode={mode:o}{size}")
 
-    def bind(self, fd: int, target: Path) -> None:
+    def bind(self, fd: int, target: Path, *, users: Path | None = None) -> None:
         _make_like(fd, target)
-        mount(f"/proc/self/fd/{fd}", str(target), "", MS_BIND | MS_REC)
+        if users is None:
+            mount(f"/proc/self/fd/{fd}", str(target), "", MS_BIND | MS_REC)
+            return
+        with _opened(users) as namespace:
+            bind_mapped(fd, str(target), namespace)
 
     def unbind(self, target: Path) -> None:
         unmount(str(target))
@@ -80,6 +106,9 @@ class FakeMounts:
     def __init__(self) -> None:
         self.targets: set[Path] = set()
 
+    def mapped_overlay(self, target: Path, *, lower: Path, users: Path, place: Path, upper: Path, work: Path) -> None:
+        self.overlay(target, lower=(str(lower),), upper=upper, work=work)
+
     def overlay(self, target: Path, *, lower: tuple[str, ...], upper: Path, work: Path) -> None:
         for path in (target, upper, work):
             path.mkdir(parents=True, exist_ok=True)
@@ -89,7 +118,7 @@ class FakeMounts:
         target.mkdir(parents=True, exist_ok=True)
         self.targets.add(target)
 
-    def bind(self, fd: int, target: Path) -> None:
+    def bind(self, fd: int, target: Path, *, users: Path | None = None) -> None:
         _make_like(fd, target)
         self.targets.add(target)
 
@@ -101,6 +130,15 @@ class FakeMounts:
 
     def is_mount(self, path: Path) -> bool:
         return path in self.targets
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _make_like(fd: int, target: Path) -> None:

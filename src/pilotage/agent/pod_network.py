@@ -82,12 +82,12 @@ class PodNetwork:
             self._addresses[uid] = addresses
         return stands
 
-    async def attach(self, uid: str) -> str:
+    async def attach(self, uid: str, *, users: Path | None = None) -> str:
         """Make the namespace and connect it; its first address. Repeatable. Raises `NetworkError`,
-        `PoolExhaustedError`."""
+        `PoolExhaustedError`. It belongs to the user namespace at `users`; None: to the node's."""
         addresses = self._addresses.get(uid) or self._take()
         self._addresses[uid] = addresses
-        self._wiring.create_namespace(self.path(uid))
+        self._wiring.create_namespace(self.path(uid), users=users)
         ends = [(part.on_link(address), part.gateway) for address in addresses if (part := self._range_of(address))]
         (address, gateway), *further = ends
         self._wiring.attach(

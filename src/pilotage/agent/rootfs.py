@@ -16,6 +16,8 @@ from pilotage.agent.core.oci import Mount
 from pilotage.agent.image_uses import ImageUses
 from pilotage.agent.images import Image
 from pilotage.agent.mounts import Mounts, mount_points
+from pilotage.agent.user_namespaces import PodUsers
+from pilotage.network import NetworkError
 
 # Made anew for every container, never taken from the host.
 _NOT_SHARED = frozenset({"dev", "proc", "sys", "run", "tmp", "mnt", "media", "lost+found", "boot"})
@@ -31,11 +33,22 @@ class RootFS:
 
 
 class RootFSMaker:
-    """Roots below `scratch`, which must be on another file system than `/` (overlay layers may not overlap)."""
+    """Roots below `scratch`, which must be on another file system than `/` (overlay layers may not overlap).
+
+    Those of pods with users of their own are mounted in `passable`, which anybody may pass (and nobody may list).
+    """
 
     def __init__(
-        self, *, scratch: Path, hidden: tuple[Path, ...], privileged: bool, mounts: Mounts, uses: ImageUses
+        self,
+        *,
+        scratch: Path,
+        passable: Path,
+        hidden: tuple[Path, ...],
+        privileged: bool,
+        mounts: Mounts,
+        uses: ImageUses,
     ) -> None:
+        self._passable = passable
         self._mounts = mounts
         self._uses = uses
         self._scratch = scratch
@@ -48,29 +61,51 @@ class RootFSMaker:
         if not self._mounts.is_mount(self._scratch):
             self._mounts.tmpfs(self._scratch, mode=0o700)
 
-    def make(self, image: Image, container_id: str) -> RootFS:
-        """The root of one container; an older one of the same id is replaced. 1-2 ms."""
+    def make(self, image: Image, container_id: str, *, users: PodUsers | None = None) -> RootFS:
+        """The root of one container; an older one of the same id is replaced. 1-2 ms.
+
+        With `users` everything in it belongs to them; only where the process is privileged. Raises `NetworkError` for
+        an image on a file system that cannot show other owners.
+        """
         self.remove(container_id)
         base = self._scratch / container_id
-        root = base / "root"
         if not image.is_host:
             base.mkdir(parents=True)
             self._uses.claim(image, container_id, base)
-            self._mounts.overlay(root, lower=(str(image.lower),), upper=base / "upper", work=base / "work")
-            return RootFS(path=root)
+            return RootFS(path=self._overlay(image.lower, base, users))
         # What is not shared need not be hidden, and must not be: the container has a fresh directory there.
         hidden = tuple(str(path) for path in self._hidden if path.parts[1:2] and path.parts[1] not in _NOT_SHARED)
         if self._privileged:
-            self._mounts.overlay(root, lower=("/",), upper=base / "upper", work=base / "work")
+            root = self._overlay(Path("/"), base, users)
             # The node's runtime files are not for the container, nor are its temporary files.
             for name in ("run", "tmp"):
                 shown = base / name
                 shown.mkdir()
+                if users is not None:
+                    os.chown(shown, users.host_id, users.host_id)
             mounts = (*_own_file_systems(), *_fresh_directories(base), *program_mounts(_program_paths()))
             return RootFS(path=root, mounts=mounts, hidden_paths=hidden)
+        root = base / "root"
         root.mkdir(parents=True)
         mounts = (*self._parts(root, base), *program_mounts(_program_paths()))
         return RootFS(path=root, mounts=mounts, hidden_paths=hidden)
+
+    def _overlay(self, lower: Path, base: Path, users: PodUsers | None) -> Path:
+        """Where it is mounted."""
+        upper, work = base / "upper", base / "work"
+        if users is None:
+            root = base / "root"
+            self._mounts.overlay(root, lower=(str(lower),), upper=upper, work=work)
+            return root
+        self._passable.mkdir(parents=True, exist_ok=True, mode=0o711)
+        _check_way(self._passable)
+        upper.mkdir(parents=True)
+        os.chown(upper, users.host_id, users.host_id)
+        root = self._passable / base.name
+        # Never below `base`, which is deleted with all that is in it.
+        place = self._scratch.with_name("lower") / base.name
+        self._mounts.mapped_overlay(root, lower=lower, users=users.namespace, place=place, upper=upper, work=work)
+        return root
 
     def remove(self, container_id: str) -> None:
         """Undo `make`. No error when there is nothing."""
@@ -78,6 +113,10 @@ class RootFSMaker:
         if base.exists():
             self._mounts.detach(base / "root")
             shutil.rmtree(base, ignore_errors=True)
+        passable = self._passable / container_id
+        if passable.is_dir():
+            self._mounts.detach(passable)
+            passable.rmdir()
         self._uses.release(container_id)
 
     def list(self) -> list[str]:
@@ -113,6 +152,13 @@ class RootFSMaker:
                 options = (f"lowerdir={entry.path}", f"upperdir={upper}", f"workdir={work}", "userxattr")
                 found.append(Mount(destination=entry.path, type="overlay", source="overlay", options=options))
         return tuple(found)
+
+
+def _check_way(place: Path) -> None:
+    """The runtime looks for a root as its container's user, who must get there. Raises `NetworkError`."""
+    shut = next((one for one in (place, *place.parents) if not one.stat().st_mode & 0o001), None)
+    if shut is not None:
+        raise NetworkError(f"users of a pod of their own cannot pass {shut}: it needs mode 0711")
 
 
 def program_mounts(paths: Iterable[str]) -> tuple[Mount, ...]:

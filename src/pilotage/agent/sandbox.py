@@ -13,6 +13,7 @@ from typing import Protocol
 from pilotage.agent.container_setup import PodContext, holder_id, write_pod_files
 from pilotage.agent.core import resolver
 from pilotage.agent.core.state import Event, PodState, SandboxFailed, SandboxReady, SandboxRemoved
+from pilotage.agent.runtime import RuntimeFailure
 from pilotage.agent.services import NodeServices
 from pilotage.api.core_v1 import Pod
 from pilotage.kit.errors import PilotageError
@@ -49,8 +50,11 @@ class Sandbox:
         self._shared_memory = node.run_dir / "shm" / owner.uid
 
     def context(self, pod_ips: tuple[str, ...]) -> PodContext:
-        """What a container of the pod is made with."""
+        """What a container of the pod is made with. Raises `RuntimeFailure`."""
         own_network = not self._owner.pod.spec.host_network
+        users = self._node.users.find(self._owner.uid)
+        if users is None and not self._owner.pod.spec.host_users:
+            raise RuntimeFailure("the user namespace of the pod is gone")  # never run it as the node's users instead
         return PodContext(
             pod=self._owner.allocated,
             pod_ips=pod_ips,
@@ -58,10 +62,13 @@ class Sandbox:
             sandbox_namespaces=self._node.runtime.sandbox_namespaces(self._owner.uid),
             directory=self._owner.directory,
             shared_memory=self._shared_memory,
+            users=users,
         )
 
     def stands(self) -> bool:
         """Whether containers can be started in it: somebody may have killed what holds its namespaces."""
+        if not self._owner.pod.spec.host_users and self._node.users.find(self._owner.uid) is None:
+            return False
         return bool(self._node.runtime.sandbox_namespaces(self._owner.uid))
 
     def restore(self, state: PodState) -> bool:
@@ -84,10 +91,12 @@ class Sandbox:
         try:
             name = resolver.kernel_hostname(pod, node.cluster_domain)
             node.open_groups(owner.allocated)
-            holder = node.setup.process_holder(owner.uid) if pod.spec.share_process_namespace else None
-            await node.runtime.open_sandbox(owner.uid, name, holder=holder)
+            users = None if pod.spec.host_users else await node.users.make(owner.uid)
+            namespace = users.namespace if users is not None else None
+            holder = node.setup.process_holder(owner.uid, users) if pod.spec.share_process_namespace else None
+            await node.runtime.open_sandbox(owner.uid, name, holder=holder, users=namespace)
             if not pod.spec.host_network:
-                await node.network.attach(owner.uid)
+                await node.network.attach(owner.uid, users=namespace)
             ips = node.node_ips if pod.spec.host_network else node.network.addresses(owner.uid)
             node.host_ports.publish(pod, ips)
             wanted = resolver.wanted(
@@ -121,5 +130,6 @@ class Sandbox:
             self._shared_memory.rmdir()
         await node.runtime.close_sandbox(uid)
         node.roots.remove(holder_id(uid))
+        node.users.release(uid)
         node.references.release(uid)
         self._owner.post(SandboxRemoved())

@@ -20,6 +20,7 @@ from pilotage.agent.pod_network import PodNetwork
 from pilotage.agent.references import References
 from pilotage.agent.rootfs import RootFSMaker
 from pilotage.agent.runtime import Runtime
+from pilotage.agent.user_namespaces import UserNamespaces
 from pilotage.agent.volumes import Volumes
 from pilotage.api.core_v1 import Pod
 from pilotage.client import Client, EventRecorder
@@ -41,6 +42,7 @@ class NodeServices:
     setup: ContainerSetup
     roots: RootFSMaker
     mounts: Mounts
+    users: UserNamespaces
     checker: Checker
     memory: PodMemory
     judge_resize: Callable[[Pod], Rejection | None]  # whether the node has room for what the pod asks for now

@@ -1,5 +1,7 @@
 """Directories and files inside volumes, mounted by themselves (subPath), without being led out of the volume.
 
+So are whole volumes of pods with users of their own: their owners have to be others there.
+
 Stands apart because containers of the pod may change the volume while another one starts: a path that was checked is
 not the path that is mounted a moment later. So each part is opened below the one before, no link is followed, and what
 was opened, not what its name means by then, is bound to a place of our own, which the runtime is given. As the kubelet
@@ -14,6 +16,7 @@ from pathlib import Path
 
 from pilotage.agent.errors import MountFailure
 from pilotage.agent.mounts import Mounts
+from pilotage.network import NetworkError
 
 
 class SubPaths:
@@ -23,17 +26,23 @@ class SubPaths:
         self._directory = directory
         self._mounts = mounts
 
-    def bind(self, uid: str, container: str, index: int, volume: Path, relative: str) -> Path:
+    def bind(
+        self, uid: str, container: str, index: int, volume: Path, relative: str, *, users: Path | None = None
+    ) -> Path:
         """Where `relative` inside `volume` is bound to; made if it is missing. Raises `MountFailure`, `OSError`.
+
+        An empty `relative` is all of it. Owners are as the user namespace at `users` has them; None: as they are.
 
         A place that an earlier attempt of the container was given is bound anew.
         """
         target = self._directory / uid / container / str(index)
         self._clear(target)
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fd = open_beneath(volume, relative)
+        fd = open_beneath(volume, relative) if relative else os.open(volume, os.O_PATH | os.O_CLOEXEC)
         try:
-            self._mounts.bind(fd, target)
+            self._mounts.bind(fd, target, users=users)
+        except NetworkError as error:
+            raise MountFailure(f"volume {volume} cannot be shown to a pod with users of its own: {error}") from error
         finally:
             os.close(fd)
         return target

@@ -67,6 +67,14 @@ def _additional_groups(pod: Pod, image: Image, uid: int, gid: int) -> tuple[int,
     return tuple(sorted(found))
 
 
+def check_own(user: User, ids: int) -> None:
+    """A pod with users of its own has so many (KEP-127)."""
+    for kind, number in (("user", user.uid), ("group", user.gid), *(("group", one) for one in user.additional_gids)):
+        if number >= ids:
+            message = f"{kind} {number} does not exist in a pod with hostUsers: false, which has 0 to {ids - 1}"
+            raise StartRefused("CreateContainerConfigError", message)
+
+
 def check_mapped(user: User) -> None:
     """In a user namespace only mapped numbers exist; the kernel's own answer would be "invalid argument"."""
     for kind, number in (("user", user.uid), ("group", user.gid)):

@@ -594,6 +594,7 @@ class PodSpec(Value):
     host_network: bool = False
     host_pid: bool = False
     host_ipc: bool = False
+    host_users: bool = True  # False: users of its own (KEP-127)
     share_process_namespace: bool = False
     security_context: PodSecurityContext = PodSecurityContext()
     image_pull_secrets: tuple[LocalObjectReference, ...] = ()

@@ -1,7 +1,8 @@
 """The node's plumbing: network namespaces, bridges, veth pairs, addresses, routes, sysctls, tracked flows, raw frames.
 
 Purpose: let the agent connect a namespace in a millisecond, the fabric build a machine's worth of networks in tens of
-them, and the proxy make the kernel forget a flow, all without spawning a process. Knows no Kubernetes.
+them, and the proxy make the kernel forget a flow, all without spawning a process but for user namespaces. Knows no
+Kubernetes.
 
 Inputs → outputs: names, paths and addresses → kernel state, by netlink messages.
 

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from pilotage.network import namespaces
+from pilotage.network import namespaces, user_namespaces
 from pilotage.network.core import rtnetlink
 from pilotage.network.core.rtnetlink import RTPROT_STATIC, Link, Route, VethPair
 from pilotage.network.errors import NetworkError
@@ -24,8 +24,12 @@ _LOOPBACK_INDEX = 1  # the kernel gives it the first index in every namespace
 class KernelWiring:
     """`Wiring` in the network namespace of the calling thread."""
 
-    def create_namespace(self, path: Path) -> None:
-        namespaces.create(path)
+    def create_namespace(self, path: Path, *, users: Path | None = None) -> None:
+        if users is None:
+            namespaces.create(path)
+        elif not namespaces.is_namespace(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            user_namespaces.create_in(users, {"net": path})
         with _socket_in(path) as inside:
             inside.execute(f"bring up loopback in {path}", [rtnetlink.set_up(_LOOPBACK_INDEX)])
 

@@ -12,6 +12,7 @@ import ctypes
 import errno
 import os
 import socket
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -35,6 +36,12 @@ MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 MNT_DETACH = 0x2
+
+# The same on every architecture (asm-generic/unistd.h); flags of linux/mount.h and linux/fcntl.h.
+_SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_MOUNT_SETATTR = 428, 429, 442
+_AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
+_OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH = 0x1, 0x4
+_MOUNT_ATTR_RDONLY, _MOUNT_ATTR_IDMAP = 0x1, 0x00100000
 
 T = TypeVar("T")
 
@@ -64,6 +71,28 @@ def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -
         source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), data.encode() if data else None
     )
     _check(result, f"mount {kind or 'bind'} on {target}")
+
+
+def bind_mapped(fd: int, target: str, users: int, *, read_only: bool = False, recursive: bool = True) -> None:
+    """Show what `fd` was opened on at `target`, its owners as the user namespace behind `users` has them.
+
+    What is mounted below comes along if `recursive`. NetworkError where a file system cannot do it (overlay, proc).
+    open_tree(2), mount_setattr(2) MOUNT_ATTR_IDMAP, move_mount(2): since Linux 5.12, and in no C library here.
+    """
+    below = _AT_RECURSIVE if recursive else 0
+    tree = _libc.syscall(_SYS_OPEN_TREE, fd, b"", _AT_EMPTY_PATH | _OPEN_TREE_CLONE | os.O_CLOEXEC | below)
+    _check(min(tree, 0), f"open_tree for {target}")
+    try:
+        attributes = _MOUNT_ATTR_IDMAP | (_MOUNT_ATTR_RDONLY if read_only else 0)
+        wanted = struct.pack("=QQQQ", attributes, 0, 0, users)
+        size = ctypes.c_size_t(len(wanted))
+        _check(
+            _libc.syscall(_SYS_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH | below, wanted, size),
+            f"id-mapped mount on {target}",
+        )
+        _check(_libc.syscall(_SYS_MOVE_MOUNT, tree, b"", _AT_FDCWD, target.encode(), _MOVE_MOUNT_F_EMPTY_PATH), target)
+    finally:
+        os.close(tree)
 
 
 def unmount(target: str) -> None:

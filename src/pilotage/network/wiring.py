@@ -38,9 +38,10 @@ class Attachment:
 class Wiring(Protocol):
     """Namespaces joined to bridges by veth pairs, and routes between nodes, in the network namespace of the caller."""
 
-    def create_namespace(self, path: Path) -> None:
+    def create_namespace(self, path: Path, *, users: Path | None = None) -> None:
         """Make a network namespace, loopback up, and keep it alive by a bind mount on `path`.
 
+        It belongs to the user namespace at `users`, whose root may then bind low ports in it; None: to the caller's.
         No error when it exists. The parent directory is made. Costs about a millisecond.
         """
         ...
@@ -128,7 +129,7 @@ class FakeWiring:
         self.routes: frozenset[Route] = frozenset()
         self.sysctls: dict[tuple[Path | None, str], str] = {}
 
-    def create_namespace(self, path: Path) -> None:
+    def create_namespace(self, path: Path, *, users: Path | None = None) -> None:
         self.namespaces.add(path)
 
     def delete_namespace(self, path: Path) -> None:

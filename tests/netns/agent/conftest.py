@@ -66,7 +66,10 @@ class NodeUnderTest:
             await self.client.delete(Pod, pod.metadata.name, namespace=pod.metadata.namespace)
         places = [
             self.config.data_dir / "pods",
-            *(self.config.run_dir / name for name in ("containers", "exits", "sandboxes", "netns", "scratch", "shm")),
+            *(
+                self.config.run_dir / name
+                for name in ("containers", "exits", "sandboxes", "netns", "scratch", "shm", "users")
+            ),
         ]
 
         def left() -> list[str]:
@@ -120,6 +123,7 @@ async def node_under_test(tmp_path: Path) -> AsyncIterator[NodeUnderTest]:
             pod_cidr="10.244.1.0/24",
             data_dir=tmp_path / "data",
             run_dir=run_dir / "n1",
+            roots_dir=run_dir.with_name(f"{run_dir.name}-roots"),
             cgroup_parent=CGROUP_PARENT,
             housekeeping_s=0.2,
         )
@@ -139,6 +143,8 @@ async def node_under_test(tmp_path: Path) -> AsyncIterator[NodeUnderTest]:
             await kill_what_is_left(config)
             unmount(str(config.run_dir / "scratch"))
             shutil.rmtree(run_dir, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):
+                config.roots.rmdir()
             remove_cgroups(CGROUP_PARENT)
 
 

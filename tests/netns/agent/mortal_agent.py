@@ -33,9 +33,9 @@ class MortalRuntime(OCIRuntime):
         if self.point_file.exists() and self.point_file.read_text() == point:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    async def open_sandbox(self, uid: str, hostname: str, *, holder: dict[str, Any] | None = None) -> None:
+    async def open_sandbox(self, uid: str, hostname: str, **more: Any) -> None:
         self._reach("before open_sandbox")
-        await super().open_sandbox(uid, hostname, holder=holder)
+        await super().open_sandbox(uid, hostname, **more)
         self._reach("after open_sandbox")
 
     async def create(self, spec: ContainerSpec) -> None:

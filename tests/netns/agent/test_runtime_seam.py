@@ -48,7 +48,14 @@ async def ground(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     privileged = is_privileged()
     groups = ControlGroups(PARENT)
     uses = ImageUses(tmp_path / "images")
-    roots = RootFSMaker(scratch=run_dir / "scratch", hidden=(), privileged=privileged, mounts=KernelMounts(), uses=uses)
+    roots = RootFSMaker(
+        scratch=run_dir / "scratch",
+        passable=run_dir / "roots",
+        hidden=(),
+        privileged=privileged,
+        mounts=KernelMounts(),
+        uses=uses,
+    )
     document: dict[str, Any] = {"metadata": {"name": "p", "uid": "u1"}, "spec": {"containers": [{"name": "c"}]}}
     pod = convert(Pod, document)
 

@@ -196,6 +196,16 @@ def document(pod: Pod, container: Container, bundle: Bundle) -> dict[str, Any]:
     return document
 
 
+def with_users(document: dict[str, Any], namespace: str, *, host_id: int, size: int) -> dict[str, Any]:
+    """The document of a container of a pod with users of its own (KEP-127). What it mounts must be theirs already."""
+    linux = document["linux"]
+    mapping = [{"containerID": 0, "hostID": host_id, "size": size}]
+    namespaces = [*linux["namespaces"], {"type": "user", "path": namespace}]
+    return document | {
+        "linux": linux | {"namespaces": namespaces, "uidMappings": mapping, "gidMappings": mapping},
+    }
+
+
 def _sysctls(pod: Pod, bundle: Bundle) -> dict[str, str]:
     """Those of namespaces that the pod has for itself; others would change the node."""
     asked = {one.name.replace("/", "."): one.value for one in pod.spec.security_context.sysctls}

@@ -94,10 +94,13 @@ class Runtime(Protocol):
         """`name://version`, as the Node's status shows it."""
         ...
 
-    async def open_sandbox(self, uid: str, hostname: str, *, holder: dict[str, Any] | None = None) -> None:
+    async def open_sandbox(
+        self, uid: str, hostname: str, *, holder: dict[str, Any] | None = None, users: Path | None = None
+    ) -> None:
         """Make the IPC and UTS namespaces that a pod's containers share. No error when they stand.
 
-        `holder` is the document of a container whose PID namespace they share too; it is run as long as the sandbox.
+        They belong to the user namespace at `users`; None: to the agent's. `holder` is the document of a container
+        whose PID namespace they share too; it is run as long as the sandbox.
         """
         ...
 

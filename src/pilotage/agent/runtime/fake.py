@@ -7,6 +7,7 @@ them that containers outlive the agent that started them: hand the same object t
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pilotage.agent.runtime import ContainerExit, ContainerSpec, ExecSession, FoundContainer, RuntimeFailure
@@ -81,7 +82,9 @@ class FakeRuntime:
     async def version(self) -> str:
         return "fake://1.0"
 
-    async def open_sandbox(self, uid: str, hostname: str, *, holder: dict[str, Any] | None = None) -> None:
+    async def open_sandbox(
+        self, uid: str, hostname: str, *, holder: dict[str, Any] | None = None, users: Path | None = None
+    ) -> None:
         self.sandboxes[uid] = hostname
         self.holders[uid] = holder is not None
 

@@ -31,7 +31,8 @@ from pilotage.agent.runtime.conmon import Conmon, reopen_log
 from pilotage.agent.runtime.session import AttachSession, ProcessSession, log_of, settle
 from pilotage.kit.clock import SYSTEM_CLOCK, Clock
 from pilotage.kit.threads import await_on_own_thread
-from pilotage.network.namespaces import CLONE_NEWIPC, CLONE_NEWUTS, MS_BIND, mount, unmount, unshare
+from pilotage.network import user_namespaces
+from pilotage.network.namespaces import CLONE_NEWIPC, CLONE_NEWUTS, MS_BIND, mount, setns, unmount, unshare
 
 COMMAND_TIMEOUT_S = 60.0  # far above any runc command on a loaded machine; a hung one must not hang the pod for ever
 MONITOR_END_S = 5.0  # conmon ends within milliseconds of its container
@@ -122,7 +123,9 @@ class OCIRuntime:
 
     # ── sandboxes ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def open_sandbox(self, uid: str, hostname: str, *, holder: dict[str, Any] | None = None) -> None:
+    async def open_sandbox(
+        self, uid: str, hostname: str, *, holder: dict[str, Any] | None = None, users: Path | None = None
+    ) -> None:
         if self.sandbox_namespaces(uid):
             return
         await self._close(uid)  # not its control groups, which have just been made
@@ -131,6 +134,11 @@ class OCIRuntime:
         for name in ("ipc", "uts"):
             (directory / name).touch(mode=0o600)
 
+        def name_it() -> None:
+            with open(directory / "uts", "rb") as namespace:
+                setns(namespace.fileno(), CLONE_NEWUTS)
+            socket.sethostname(hostname)
+
         def make() -> None:
             # unshare(2) moves the calling thread only; asyncio's threads are reused, so this needs one that ends.
             unshare(CLONE_NEWIPC | CLONE_NEWUTS)
@@ -138,7 +146,12 @@ class OCIRuntime:
             for name in ("ipc", "uts"):
                 mount(f"/proc/thread-self/ns/{name}", str(directory / name), "", MS_BIND)
 
-        await await_on_own_thread(make, name="sandbox")
+        if users is None:
+            await await_on_own_thread(make, name="sandbox")
+        else:
+            places = {name: directory / name for name in ("ipc", "uts")}
+            await asyncio.to_thread(user_namespaces.create_in, users, places)
+            await await_on_own_thread(name_it, name="sandbox")
         if holder is not None:
             await self._open_holder(uid, holder)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ SPAWNS_PROCESSES = True
 # Differs from a kubelet's defaults, which are shares of a disk: here it is the disk of whoever tries a cluster, mostly
 # full of other things, and shared by all nodes; what a user has loaded must not go because his disk is well used.
 LEFT_MIN = {"memory.available": "100Mi", "nodefs.available": "500Mi", "imagefs.available": "500Mi"}
+# Of 65,536 ids each; range 0 is the machine's own, the last one ends where numbers do.
+_RANGES, _RANGES_OF_NODE = 65_534, 256
 ZONE, REGION = "topology.kubernetes.io/zone", "topology.kubernetes.io/region"
 
 
@@ -37,6 +40,8 @@ async def serve(launch: Launch) -> None:
         # A pod on the host's file system must see neither credentials nor other clusters' data.
         hidden_paths=(layout.run_base, layout.data.parent, Path("/run")),
         cgroup_parent=f"/{layout.cgroup}/{node.name}",
+        roots_dir=Path("/run/roots", node.name),  # the fabric's own /run
+        user_ranges=user_ranges(layout.name, plan.nodes.index(node)),
         **settings(node.config.agent),
         labels={ZONE: node.config.zone, REGION: node.config.region, **node.config.labels},
         taints=tuple(Taint(key=taint.key, value=taint.value, effect=taint.effect) for taint in node.config.taints),
@@ -50,6 +55,17 @@ async def serve(launch: Launch) -> None:
         if config.shutdown:  # the supervisor sends this when the cluster is stopped, and waits
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, going_down.set)
         await run(config, client, on_ready=launch.on_ready, going_down=going_down)
+
+
+def user_ranges(cluster: str, position: int) -> tuple[int, int]:
+    """Ids for the pods of the node at `position`, other ones than any other node of the cluster has.
+
+    Clusters of one machine begin at different places; that two meet is unlikely, and costs them no more than what
+    container engines that know no user namespaces never have.
+    """
+    slots = _RANGES // _RANGES_OF_NODE
+    slot = (zlib.crc32(cluster.encode()) + position) % slots
+    return 1 + slot * _RANGES_OF_NODE, (slot + 1) * _RANGES_OF_NODE
 
 
 def settings(given: AgentConfig) -> dict[str, Any]:
