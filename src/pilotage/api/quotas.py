@@ -26,6 +26,7 @@ _COUNTED = frozenset(
 CONTAINER_REQUIRED = frozenset({"cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"})
 # Resources a pod's request is also known by without a prefix.
 _PLAIN = frozenset({"cpu", "memory", "ephemeral-storage"})
+_RESIZABLE = frozenset({"cpu", "memory"})
 _COMPUTE = frozenset({"pods", "cpu", "memory", "ephemeral-storage"})
 
 SCOPES = ("BestEffort", "CrossNamespacePodAffinity", "NotBestEffort", "NotTerminating", "PriorityClass", "Terminating",
@@ -77,15 +78,37 @@ def _claim_usage(claim: _Object) -> Usage:
 
 
 def _pod_usage(pod: _Object) -> Usage:
-    spec = pod["spec"]
     counted: Usage = {}
     for kind in ("requests", "limits"):
-        for name, total in pod_total(spec, kind).items():
+        for name, total in _held(pod, kind).items():
             if kind == "requests" and (name in _PLAIN or name.startswith("hugepages-")):
                 counted[name] = total
             if kind == "requests" or name in _PLAIN:
                 counted[f"{kind}.{name}"] = total
     return counted
+
+
+def _held(pod: _Object, kind: str) -> Usage:
+    """The most of what a pod asks for, was granted and is still held to while it is resized (KEP-1287, KEP-5419).
+
+    What its node can never give it does not count.
+    """
+    status = pod.get("status") or {}
+    wanted = pod_total(pod["spec"], kind)
+    shown = [_amounts(status, kind)]
+    if kind == "requests":
+        shown.append(status.get("allocatedResources") or {})
+    given: Usage = {}
+    for amounts in shown:
+        for name in _RESIZABLE & amounts.keys():
+            given[name] = max(given.get(name, Decimal(0)), quantity.parse(amounts[name]))
+    impossible = any(
+        item.get("type") == "PodResizePending" and item.get("reason") == "Infeasible"
+        for item in status.get("conditions") or ()
+    )
+    if impossible:
+        return wanted | given
+    return wanted | {name: max(amount, wanted.get(name, Decimal(0))) for name, amount in given.items()}
 
 
 def pod_total(spec: _Object, kind: str) -> Usage:

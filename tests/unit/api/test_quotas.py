@@ -42,6 +42,32 @@ def test_a_total_for_the_whole_pod_takes_the_place_of_its_containers_and_overhea
     assert counted["requests.cpu"] == "2050m"
 
 
+@pytest.mark.parametrize(
+    ("asked", "granted", "held", "pending", "expected"),
+    [
+        ("2", "1", "1", "Deferred", "2"),
+        ("1", "1", "2", "", "2"),
+        ("1", "2", "2", "", "2"),
+        ("100", "2", "2", "Infeasible", "2"),
+    ],
+    ids=["it is to grow", "it has yet to shrink", "nobody has looked at it yet", "it can never be had"],
+)
+def test_a_pod_that_is_resized_counts_for_the_most_it_may_have(
+    asked: str, granted: str, held: str, pending: str, expected: str
+) -> None:
+    found = pod(container(cpu="1"), resources={"requests": {"cpu": asked}, "limits": {"cpu": asked}})
+    found["status"] |= {
+        "allocatedResources": {"cpu": granted, "x.io/y": "9"},
+        "resources": {"requests": {"cpu": held}, "limits": {"cpu": held}},
+        "conditions": [{"type": "PodResizePending", "reason": pending}] if pending else [],
+    }
+    counted = shown(found)
+    assert (counted["cpu"], counted["requests.cpu"]) == (expected, expected)
+    limit = max(int(asked), int(held)) if pending != "Infeasible" else int(held)
+    assert counted["limits.cpu"] == str(limit)
+    assert "requests.x.io/y" not in counted
+
+
 def test_a_finished_pod_is_only_an_object() -> None:
     assert shown(pod(container(cpu="1"), phase="Succeeded")) == {"count/pods": "1"}
 
