@@ -58,6 +58,7 @@ class KernelMounts:
 
     def mapped_overlay(self, target: Path, *, lower: Path, users: Path, place: Path, upper: Path, work: Path) -> None:
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        unmount(str(place))  # of an agent that was killed in here
         try:
             with _opened(lower) as fd, _opened(users) as namespace:
                 bind_mapped(fd, str(place), namespace, read_only=True, recursive=False)
