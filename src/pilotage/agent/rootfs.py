@@ -158,7 +158,7 @@ def _check_way(place: Path) -> None:
     """The runtime looks for a root as its container's user, who must get there. Raises `NetworkError`."""
     shut = next((one for one in (place, *place.parents) if not one.stat().st_mode & 0o001), None)
     if shut is not None:
-        raise NetworkError(f"users of a pod of their own cannot pass {shut}: it needs mode 0711")
+        raise NetworkError(f"{shut} lets only the node's own users pass: it needs mode 0711")
 
 
 def program_mounts(paths: Iterable[str]) -> tuple[Mount, ...]:

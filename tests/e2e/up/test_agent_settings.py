@@ -65,3 +65,21 @@ def test_static_pods_run_on_every_node_and_pods_are_given_time_to_end(home: Home
     home.up("settled", "--config", str(config))
     pod = json.loads(home.kubectl("settled", "get", "pod", "polite", "-o", "json"))["status"]
     assert (pod["phase"], pod["reason"]) == ("Failed", "Terminated")
+
+
+def test_a_second_down_ends_a_shutdown_at_once(home: Home) -> None:
+    config = home.path / "cluster.yaml"
+    config.write_text("agent: {shutdownGraceSeconds: 600}\nnodes: 1\n")
+    home.up("patient", "--config", str(config))
+    stubborn = ["sh", "-c", "trap 'touch /out/asked' TERM; while :; do sleep 0.1; done"]
+    pod = json.loads(one_that_says_goodbye(home.path))
+    pod["spec"]["containers"][0]["command"] = stubborn
+    pod["spec"]["terminationGracePeriodSeconds"] = 600
+    home.kubectl("patient", "apply", "-f", "-", stdin=json.dumps(pod))
+    home.kubectl("patient", "wait", "pod/polite", "--for=condition=Ready", "--timeout=60s")
+    first = home.start("down", "--name", "patient")
+    eventually((home.path / "asked").exists)
+    assert first.poll() is None
+    assert home.run("down", "--name", "patient").returncode == 0  # in less time than the pod was given
+    first.communicate(timeout=10)
+    home.assert_nothing_left("patient")

@@ -74,7 +74,7 @@ async def live(kubeconfig: Path, config: Config, point_file: Path) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     kubeconfig, settings, point_file = Path(arguments[0]), json.loads(arguments[1]), Path(arguments[2])
-    paths = {name: Path(settings.pop(name)) for name in ("data_dir", "run_dir")}
+    paths = {name: Path(settings.pop(name)) for name in ("data_dir", "run_dir", "roots_dir")}
     config = Config(**settings, **paths)
     for _ in sys.stdin:
         pid = os.fork()
@@ -99,7 +99,7 @@ class MortalAgents:
     async def open(cls, kubeconfig: Path, config: Config, scratch: Path) -> "MortalAgents":
         settings = {
             name: getattr(config, name) for name in ("node", "node_ip", "pod_cidr", "cgroup_parent", "housekeeping_s")
-        } | {name: str(getattr(config, name)) for name in ("data_dir", "run_dir")}
+        } | {name: str(getattr(config, name)) for name in ("data_dir", "run_dir", "roots_dir")}
         point_file = scratch / "point"
         process = await asyncio.create_subprocess_exec(
             sys.executable, __file__, str(kubeconfig), json.dumps(settings), str(point_file),

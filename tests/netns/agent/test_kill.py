@@ -5,11 +5,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pilotage.api.core_v1 import ContainerStatus, Pod
 
 from .conftest import NodeUnderTest, eventually, node_under_test
 from .mortal_agent import MortalAgents
 from .test_pods import has_phase, is_ready
+from .test_user_namespaces import needs_root
 
 WORK = {"volumeMounts": [{"name": "v", "mountPath": "/v"}]}
 VOLUMES = [{"name": "v", "emptyDir": {}}]
@@ -57,8 +60,12 @@ ENDING = ["before TERM", "after TERM", "before runc delete", "after remove", "be
           "after close_sandbox"]  # fmt: skip
 
 
-async def test_an_agent_that_dies_in_the_middle_of_a_step_is_followed_by_one_that_finishes_it(tmp_path: Path) -> None:
-    spec = {"containers": [{"name": "c", "command": script("c", SERVE), **WORK}], "volumes": VOLUMES}
+@pytest.mark.parametrize("host_users", [True, pytest.param(False, marks=needs_root)], ids=["usual", "users of its own"])
+async def test_an_agent_that_dies_in_the_middle_of_a_step_is_followed_by_one_that_finishes_it(
+    tmp_path: Path, host_users: bool
+) -> None:
+    containers = [{"name": "c", "command": script("c", SERVE), **WORK}]
+    spec = {"containers": containers, "volumes": VOLUMES, "hostUsers": host_users}
     async with mortal(tmp_path) as (node, agents):
         await agents.start()
         for number, point in enumerate(STARTING):
