@@ -15,7 +15,7 @@ import msgspec
 
 from pilotage.agent.container_setup import holder_id
 from pilotage.agent.containers import Containers
-from pilotage.agent.core import actions, lifecycle, pod_spec, reception, resize
+from pilotage.agent.core import actions, lifecycle, pod_spec, reception, recovery, resize
 from pilotage.agent.core.container import ContainerPhase
 from pilotage.agent.core.state import (
     ContainerCondemned,
@@ -38,7 +38,7 @@ from pilotage.agent.publisher import StatusPublisher
 from pilotage.agent.runtime import ContainerExit
 from pilotage.agent.sandbox import Sandbox
 from pilotage.agent.services import NodeServices
-from pilotage.api.core_v1 import ObjectReference, Pod, ResourceRequirements
+from pilotage.api.core_v1 import ObjectReference, Pod
 from pilotage.api.status import ApiError, is_conflict, is_not_found
 from pilotage.client import ConnectionFailed
 from pilotage.kit.backoff import Backoff
@@ -231,17 +231,8 @@ class PodWorker:
 
     def recover(self, state: PodState) -> None:
         """Take up what an earlier agent left. Before `run`."""
-        replace = msgspec.structs.replace
-        runtime = self._node.runtime
         self._recovering = True
-        if state.sandbox in ("creating", "removing"):
-            state = replace(state, sandbox="lost")  # nobody knows how far that went
-        if state.volumes == "mounting":
-            state = replace(state, volumes="absent")
-        # A group that nobody remembers the size of is set right.
-        group = state.group if state.sandbox != "ready" else state.group or ResourceRequirements()
-        state = replace(state, deletion_told=False, group=group, group_resizing=False)
-        self._state = state
+        self._state = state = recovery.taken_up(state)
         # The agent before may have died while it cleared an ended one away; once it is restarted nobody knows of it.
         ended = (record.container_id for record in state.records if not record.is_running)
         self._containers.dead.extend(filter(None, ended))
@@ -253,23 +244,13 @@ class PodWorker:
             if not record.is_running:
                 continue
             self._containers.resume(record.container_id)
-            found = runtime.find(record.container_id)
+            found = self._node.runtime.find(record.container_id)
             if found is not None and found.running:
                 self.post(ContainerResumed(name=record.name))
             elif found is not None and found.exit is not None:
                 self._containers.report_exit(found.exit)
             else:
-                self.post(
-                    ContainerExited(
-                        name=record.name,
-                        container_id=record.container_id,
-                        exit_code=137,
-                        reason="ContainerStatusUnknown",
-                        message="The container could not be located when the agent came back",
-                        started_at=record.started_at,
-                        at=self.now(),
-                    )
-                )
+                self.post(recovery.lost(record, self.now()))
 
     # ── the loop ────────────────────────────────────────────────────────────────────────────────────────────────
 
