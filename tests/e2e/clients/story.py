@@ -139,6 +139,7 @@ class Teller:
         environment = {
             "HOME": str(self.directory),
             "PATH": os.environ["PATH"],
+            "TMPDIR": str(self.directory),  # where a refused edit leaves its copy
             "KUBECONFIG": str(self.directory / "kubeconfig"),
             "KUBECACHEDIR": str(self.directory.parent / "cache"),
         }

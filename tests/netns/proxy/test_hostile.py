@@ -20,7 +20,7 @@ from .test_live import write
 __all__ = ["endpoint", "server"]  # the fixtures
 
 ENDPOINTS, IN_A_SLICE = 100_000, 1000
-DEADLINE_S = 45.0
+DEADLINE_S = 100.0  # a tenth of that on an idle machine
 MEMORY_MB_MAX = 200  # as for 10,000 Services with as many endpoints
 
 
@@ -44,6 +44,7 @@ def memory_mb(process: int) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("backend", BACKENDS)
 async def test_a_hundred_thousand_endpoints_of_one_service_disturb_no_other(
     server: ApiServer, endpoint: None, tmp_path: Path, backend: str
