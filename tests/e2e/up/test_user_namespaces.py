@@ -41,6 +41,7 @@ def test_every_pod_of_a_cluster_has_ids_of_its_own(home: Home) -> None:
     home.up("apart")
     home.kubectl("apart", "apply", "-f", "-", stdin=documents())
     home.kubectl("apart", "rollout", "status", "daemonset/apart", "--timeout=60s")
+    home.until_programmed("apart", "apart", endpoints=2)
     names = home.kubectl("apart", "get", "pods", "-o", "name").split()
     maps = [home.kubectl("apart", "exec", name, "--", "cat", "/proc/self/uid_map").split() for name in names]
     assert len(maps) == 2
