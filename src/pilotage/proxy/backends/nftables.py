@@ -23,7 +23,14 @@ from pilotage.nft.core.objects import (
     PutChain,
     Transaction,
 )
-from pilotage.proxy.core.commands import element_commands, in_parts, stray_removal, structure_commands, structure_repair
+from pilotage.proxy.core.commands import (
+    element_commands,
+    filling_order,
+    in_parts,
+    stray_removal,
+    structure_commands,
+    structure_repair,
+)
 from pilotage.proxy.core.drift import Drift, Part, compare, describe, structure_drift
 from pilotage.proxy.core.flows import stale_clients
 from pilotage.proxy.core.fragment import ChainId, Frontend, SetId, Target, chain_id, chain_of
@@ -132,9 +139,7 @@ class NftablesBackend:
 
     @staticmethod
     def _set_parts(family: str) -> tuple[Part, ...]:
-        """Endpoints before the addresses that lead to them, as in `in_parts`."""
-        names = sorted((one.name for one in sets(family).planned()), key=lambda name: not name.endswith("backends"))
-        return tuple((family, name) for name in names)
+        return tuple((family, name) for name in sorted((one.name for one in sets(family).planned()), key=filling_order))
 
     @_refusals()
     def disturbed(self) -> tuple[Part, ...]:

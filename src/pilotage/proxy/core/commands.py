@@ -76,21 +76,23 @@ def element_commands(
     return tuple(commands)
 
 
+def filling_order(name: str) -> int:
+    """By set: endpoints, then the addresses that lead to them, then those that are refused if nothing leads on."""
+    return 0 if name.endswith("backends") else 2 if name == "cluster-ips" else 1
+
+
 def in_parts(
     deleted: Mapping[SetId, Mapping[bytes, ElementValue]],
     added: Mapping[SetId, Mapping[bytes, ElementValue]],
     size: int,
 ) -> Iterable[tuple[Command, ...]]:
     """The same commands in batches of `size` keys: endpoints that come, then addresses, then endpoints that go."""
-
-    def is_backend(set_id: SetId) -> bool:
-        return set_id[1].endswith("backends")
-
-    steps: list[list[tuple[SetId, bytes]]] = [[], [], []]
+    steps: list[list[tuple[SetId, bytes]]] = [[], [], [], []]
     for set_id in sorted(deleted.keys() | added.keys()):
         gone, come = deleted.get(set_id, {}), added.get(set_id, {})
+        order = filling_order(set_id[1])
         for key in gone.keys() | come.keys():
-            steps[1 if not is_backend(set_id) else 0 if key in come else 2].append((set_id, key))
+            steps[order if order or key in come else 3].append((set_id, key))
     for step in steps:
         for start in range(0, len(step), size):
             part = step[start : start + size]
