@@ -5,8 +5,11 @@ By TCP throughout: a zone does not fit a datagram, and an update that got lost w
 
 from __future__ import annotations
 
+import asyncio
 import base64
+from collections.abc import Awaitable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import dns.asyncquery
 import dns.exception
@@ -25,6 +28,8 @@ from pilotage.dns.core.name import Name
 from pilotage.dns.external.core.plan import TYPES, Change
 from pilotage.dns.external.core.plan import Zone as ZoneContent
 from pilotage.kit.errors import UsageError
+
+T = TypeVar("T")
 
 TIMEOUT_S = 10.0
 OWNER_TTL_S = 300
@@ -79,8 +84,10 @@ class AuthoritativeServer:
         zone = dns.zone.Zone(self._zone, relativize=False)
         query, _ = dns.xfr.make_query(zone, keyring=self._keyring)
         try:
-            await dns.asyncquery.inbound_xfr(
-                self._address.host, zone, query, port=self._address.port, timeout=TIMEOUT_S, lifetime=TIMEOUT_S
+            await _cancellable(
+                dns.asyncquery.inbound_xfr(
+                    self._address.host, zone, query, port=self._address.port, timeout=TIMEOUT_S, lifetime=TIMEOUT_S
+                )
             )
         except (dns.exception.DNSException, OSError, EOFError) as error:
             raise ServerAway(f"transfer of {self._zone} by {self._address}: {self._explain(error)}") from error
@@ -109,7 +116,9 @@ class AuthoritativeServer:
         if change.owner_text:
             update.add(beside, OWNER_TTL_S, "TXT", f'"{change.owner_text}"')
         try:
-            response = await dns.asyncquery.tcp(update, self._address.host, port=self._address.port, timeout=TIMEOUT_S)
+            response = await _cancellable(
+                dns.asyncquery.tcp(update, self._address.host, port=self._address.port, timeout=TIMEOUT_S)
+            )
         except (dns.exception.DNSException, OSError, EOFError) as error:
             failure = ServerRefused if isinstance(error, dns.tsig.PeerError) else ServerAway
             raise failure(f"update of {name} at {self._address}: {self._explain(error)}") from error
@@ -143,6 +152,19 @@ class AuthoritativeServer:
         if not hint:
             return ""
         return f" by the key {self._key_name!r}" if self._key_name else " by this machine, or a key must be given"
+
+
+async def _cancellable(exchange: Awaitable[T]) -> T:
+    """What dnspython answers, by way of `asyncio.wait_for`.
+
+    Before Python 3.12 that forgets a cancellation which comes together with what it waits for: whoever was told to end
+    would go on for ever.
+    """
+    result = await exchange
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+    return result
 
 
 def _text(value: str) -> str:

@@ -8,12 +8,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import dns.asyncquery
 import pytest
 
 from pilotage.api.core_v1 import Service
 from pilotage.api.meta_v1 import ObjectMeta
 from pilotage.api.networking_v1 import Ingress, IngressRule, IngressSpec
 from pilotage.client import PatchType
+from pilotage.dns.chain.exchange import Address
 from pilotage.dns.core.name import from_text
 from pilotage.dns.external import publisher, run
 from pilotage.dns.external.core.annotations import HOSTNAME
@@ -158,3 +160,15 @@ async def test_many_changes_are_a_bounded_number_of_looks(
             await balance(api.client, "web", f"192.0.2.{last}", hostname="web.apps.test")
         await knot.becomes({"web.apps.test": ["192.0.2.99"]})
         assert looks <= 2 + (time.monotonic() - start) / publisher.SPACING_S
+
+
+async def test_an_end_that_comes_together_with_an_answer_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = asyncio.get_running_loop().create_future()
+    monkeypatch.setattr(dns.asyncquery, "inbound_xfr", lambda *_, **__: asyncio.wait_for(answer, 10))
+    server = AuthoritativeServer(Address("127.0.0.1", 53), from_text("apps.test"), None)
+    reading = asyncio.get_running_loop().create_task(server.read())
+    await asyncio.sleep(0)
+    answer.set_result(None)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
