@@ -87,13 +87,16 @@ class NetlinkSocket:
         if failure is not None:
             raise failure
 
-    def query(self, what: str, request: Request) -> list[Message]:
-        """The answer to a dump, or to a request for one object; raises NetworkError with the kernel's errno."""
+    def query(self, what: str, request: Request, *, marks: Collection[bytes] = ()) -> list[Message]:
+        """The answer to a dump, or to a request for one object; raises NetworkError with the kernel's errno.
+
+        `marks`: only those messages of it that contain one of these bytes.
+        """
         self._sequence += 1
         self._socket.send(frame(request, self._sequence))
         answer: list[Message] = []
         while True:
-            for message in messages(self._socket.recv(_RECEIVE_BYTES)):
+            for message in messages(self._socket.recv(_RECEIVE_BYTES), marks):
                 if message.sequence != self._sequence:
                     continue
                 if message.kind in (NLMSG_ERROR, NLMSG_DONE):

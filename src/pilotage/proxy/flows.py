@@ -20,9 +20,12 @@ from pilotage.proxy.core.fragment import Frontend, Target
 from pilotage.proxy.core.plan import Delta, Plan, Planner
 from pilotage.telemetry import get_logger
 
-# After a look, times as long as it took: a twentieth of a core is the most that looks take. But not longer than so.
-_REST, _REST_MAX_S = 19, 1.0
+# Before a look: a change's own first packets find the processor free, and what changes together is looked for together.
+_GATHER_S = 0.005
+# After a look, times as long as it took: a fiftieth of a core is the most that looks take. But not longer than so.
+_REST, _REST_MAX_S = 49, 1.0
 _TCP, _UDP = 6, 17
+_CAME_TO_NOTHING = (TCP_SYN_SENT, TCP_CLOSE)
 _PORT_BYTES = 4  # of a packed target, padding included
 
 _log = get_logger()
@@ -32,7 +35,12 @@ class Forget(Protocol):
     """`pilotage.network.forget_flows`, in the network of the proxy's rules."""
 
     def __call__(
-        self, matches: Callable[[Flow], bool], *, protocol: int = 0, answered_by: frozenset[str] = frozenset()
+        self,
+        matches: Callable[[Flow], bool],
+        *,
+        protocol: int = 0,
+        answered_by: frozenset[str] = frozenset(),
+        tcp_states: tuple[int, ...] = (),
     ) -> int: ...
 
 
@@ -80,6 +88,7 @@ class FlowKeeper:
         """Until cancelled."""
         while True:
             await self._wake.wait()
+            await asyncio.sleep(_GATHER_S)
             self._wake.clear()
             stale, self._stale = self._stale, Stale()
             started = self._clock.monotonic()
@@ -110,10 +119,12 @@ def forgetting(forget: Forget, planner: Planner, stale: Stale) -> Callable[[], i
         gone = frozenset(stale.targets)
         if stale.plan is not None:
             kept = tcp_targets(stale.plan) - gone
-            return forgotten + forget(_leading_to(lambda target: target not in kept), protocol=_TCP)
+            nowhere = _leading_to(lambda target: target not in kept)
+            return forgotten + forget(nowhere, protocol=_TCP, tcp_states=_CAME_TO_NOTHING)
         if gone:
             addresses = frozenset(str(ipaddress.ip_address(target[:-_PORT_BYTES])) for target in gone)
-            forgotten += forget(_leading_to(gone.__contains__), protocol=_TCP, answered_by=addresses)
+            there = _leading_to(gone.__contains__)
+            forgotten += forget(there, protocol=_TCP, answered_by=addresses, tcp_states=_CAME_TO_NOTHING)
         return forgotten
 
     return forget_all
@@ -142,7 +153,7 @@ def _leading_to(is_gone: Callable[[Target], bool]) -> Callable[[Flow], bool]:
 
     def is_stale(flow: Flow) -> bool:
         return (
-            flow.tcp_state in (TCP_SYN_SENT, TCP_CLOSE)
+            flow.tcp_state in _CAME_TO_NOTHING
             and (flow.destination, flow.destination_port) != (flow.reply_source, flow.reply_source_port)
             and is_gone(target_of(flow.reply_source, flow.reply_source_port))
         )

@@ -6,6 +6,7 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -30,10 +31,8 @@ DEADLINE_S = 30.0
 VIP = "10.96.0.77:80"
 
 
-def forget_in_node(
-    matches: Callable[[Flow], bool], *, protocol: int = 0, answered_by: frozenset[str] = frozenset()
-) -> int:
-    return namespaces.run_in(path("n1"), lambda: forget_flows(matches, protocol=protocol, answered_by=answered_by))
+def forget_in_node(matches: Callable[[Flow], bool], **among: Any) -> int:
+    return namespaces.run_in(path("n1"), lambda: forget_flows(matches, **among))
 
 
 @pytest.fixture

@@ -31,6 +31,16 @@ def test_a_framed_request_is_one_message(body: bytes, kind: int) -> None:
     assert (read.kind, read.sequence, read.body) == (kind, 7, body)
 
 
+def test_of_marked_messages_an_acknowledgement_is_always_one() -> None:
+    bodies = [b"first, wanted", b"second", b"third, wanted too"]
+    framed = [message.frame(Request(kind=1, flags=0, body=body), number) for number, body in enumerate(bodies)]
+    ends = [
+        message.frame(Request(kind=kind, flags=0, body=b""), 9) for kind in (message.NLMSG_ERROR, message.NLMSG_DONE)
+    ]
+    read = list(message.messages(b"".join((*framed, *ends)), (b"wanted",)))
+    assert [one.body for one in read] == [bodies[0], bodies[2], b"", b""]
+
+
 @pytest.mark.parametrize(
     ("flags", "acknowledged"),
     [

@@ -8,7 +8,7 @@ Specification: netlink(7), and RFC 3549 for the header.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 NLMSG_ERROR = 2
@@ -96,15 +96,20 @@ def frame(request: Request, sequence: int) -> bytes:
     return HEADER.pack(HEADER.size + len(request.body), request.kind, flags, sequence, 0) + request.body
 
 
-def messages(datagram: bytes) -> Iterator[Message]:
-    """The messages of one datagram, in order; a truncated tail is dropped, as the kernel never sends one."""
+def messages(datagram: bytes, marks: Collection[bytes] = ()) -> Iterator[Message]:
+    """The messages of one datagram, in order; a truncated tail is dropped, as the kernel never sends one.
+
+    With `marks`, of what is no acknowledgement only what contains one of them: the rest costs a quarter as much.
+    """
     offset = 0
     while offset + HEADER.size <= len(datagram):
         length, kind, flags, sequence, _port = HEADER.unpack_from(datagram, offset)
         if length < HEADER.size or offset + length > len(datagram):
             return
-        yield Message(kind=kind, flags=flags, sequence=sequence, body=datagram[offset + HEADER.size : offset + length])
+        body = datagram[offset + HEADER.size : offset + length]
         offset += (length + 3) & ~3
+        if not marks or kind in (NLMSG_ERROR, NLMSG_DONE) or any(mark in body for mark in marks):
+            yield Message(kind=kind, flags=flags, sequence=sequence, body=body)
 
 
 def attributes(body: bytes, offset: int = 0) -> dict[int, bytes]:
