@@ -32,7 +32,7 @@ def test_a_framed_request_is_one_message(body: bytes, kind: int) -> None:
 
 
 def test_of_marked_messages_an_acknowledgement_is_always_one() -> None:
-    bodies = [b"first, wanted", b"second", b"third, wanted too"]
+    bodies = [b"this is wanted  ", b"this is not ", b"wanted, too "]
     framed = [message.frame(Request(kind=1, flags=0, body=body), number) for number, body in enumerate(bodies)]
     ends = [
         message.frame(Request(kind=kind, flags=0, body=b""), 9) for kind in (message.NLMSG_ERROR, message.NLMSG_DONE)
