@@ -97,7 +97,7 @@ class FlowKeeper:
                 try:
                     forgotten = await in_thread(forgetting(self._forget, self._planner, stale))
                     metrics.FLOWS_FORGOTTEN.inc(forgotten)
-                except NetworkError as error:
+                except (NetworkError, OSError) as error:  # the latter: no socket to ask by, or no answer
                     metrics.FAILURES.labels(kind="forget").inc()
                     _log.warning("old flows may remain", error=str(error))
                 finally:
